@@ -1,0 +1,45 @@
+# make demo    a real dump to a published release, in .venv
+# make test    lint, types, import rules, tests
+# make proof   everything, the slow proofs included
+# make lock    after a stage's revision was raised: record the new code of its kernel
+
+PYTHON ?= python3
+BIN := .venv/bin
+RECIPE := examples/movietweetings.toml
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+
+.PHONY: demo install lint test proof lock wheel clean
+
+demo: .venv/.installed
+	@$(BIN)/sidmill run $(RECIPE)
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sidmill needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+test: lint
+	$(BIN)/python -m pytest -m "not proof"
+
+proof: lint
+	$(BIN)/python -m pytest
+
+lock: .venv/.installed
+	$(BIN)/python tests/revisions.py
+
+wheel: .venv/.installed
+	rm -rf dist
+	$(BIN)/python -m build --wheel --outdir dist .
+
+clean:
+	rm -rf .venv dist warehouse/data

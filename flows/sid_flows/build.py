@@ -1,0 +1,57 @@
+"""The Prefect flow: every stage a task, from raw dump to release. The only module that imports Prefect.
+
+Our stage store does the caching, so tasks cache nothing and return only what a reader of the run needs.
+"""
+
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+# Modules, not their functions: Prefect keeps flow functions alive at exit, and DuckDB, reached through
+# what they import, would then print pages of leak warnings.
+from sid_flows import execute, plan, prefect_settings, recipe
+from sid_pipelines.chain import PUBLISH
+from sid_warehouse import stages
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def stage(
+    of: plan.Plan, planned: plan.PlannedStage, inputs: dict[str, stages.StageOutput]
+) -> stages.StageOutput:
+    """Run one stage, or reuse its output."""
+    return execute.execute(of, planned, inputs)
+
+
+@task(name=PUBLISH, cache_policy=NO_CACHE, persist_result=False)
+def publish(of: plan.Plan, outputs: dict[str, stages.StageOutput]) -> dict[str, Any]:
+    """Publish the release."""
+    return execute.finish(of, outputs)
+
+
+@flow(name="sidmill-build", flow_run_name="{recipe_path}", persist_result=False)
+def build(
+    recipe_path: str,
+    warehouse: str | None = None,
+    overrides: list[str] | None = None,
+    until: str | None = None,
+) -> dict[str, Any]:
+    """Build a release from a recipe: run what is not done, publish what is new.
+
+    recipe_path: a TOML file. warehouse: a folder, else $SIDMILL_WAREHOUSE, else ./warehouse/data.
+    overrides: `key=value`, as with --set. until: the stage to stop after. Gives the release's name and
+    fingerprint, or the last stage where it stopped early.
+    """
+    prefect_settings.bind_server_to_us()
+    made = plan.make_plan(recipe_path, recipe.warehouse_path(warehouse), tuple(overrides or ()))
+    made.store.sweep()
+    outputs: dict[str, stages.StageOutput] = {}
+    for planned in made.through(until):
+        name = planned.stage.name
+        inputs = {parent: outputs[parent] for parent in planned.stage.parents}
+        outputs[name] = stage.with_options(name=name)(made, planned, inputs)
+    if until is not None and until != PUBLISH:
+        last = outputs[until]
+        return {"stage": until, "key": last.manifest["key"], "folder": str(last.folder)}
+    release = publish(made, outputs)
+    return {name: release[name] for name in ("dataset", "version", "fingerprint")}

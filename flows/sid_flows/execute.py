@@ -1,0 +1,63 @@
+"""Run one planned stage, or reuse its output; publish. Plain functions, which `build` wraps for Prefect."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sid_flows.plan import Plan, PlannedStage
+from sid_flows.reporting import reporter
+from sid_pipelines import publish
+from sid_pipelines.ingest import check_rejects
+from sid_pipelines.stage import Resources, Work
+from sid_warehouse import files
+from sid_warehouse.stages import StageOutput
+
+
+def execute(plan: Plan, planned: PlannedStage, inputs: Mapping[str, StageOutput]) -> StageOutput:
+    """Give the output of a stage, run now unless it is there already.
+
+    Raises the stage's own SidmillError, and WarehouseError where the disk refuses.
+    """
+    stage, report = planned.stage, reporter.get()
+    output = planned.done or plan.store.find(stage.name, planned.key)
+    if output:
+        report.reused(stage.name, output.manifest["summary"])
+    else:
+        report.started(stage.name)
+        output = _run(plan, planned, inputs)
+        report.finished(stage.name, output.manifest["summary"], output.manifest["seconds"])
+    if stage.name == "ingest":  # the limit is no part of the key: it judges, it does not shape
+        check_rejects(output.facts, plan.recipe.clean.max_reject_rate)
+    return output
+
+
+def _run(plan: Plan, planned: PlannedStage, inputs: Mapping[str, StageOutput]) -> StageOutput:
+    stage, report = planned.stage, reporter.get()
+    identity = stage.identity(planned.params, planned.parents)
+    with (
+        files.explained(plan.warehouse),
+        plan.store.write(stage.name, planned.key, identity) as draft,
+    ):
+        outcome = stage.run(
+            Work(
+                params=planned.params,
+                inputs={name: inputs[name] for name in stage.parents},
+                out=draft,
+                resources=Resources(memory=plan.recipe.engine.memory),
+                progress=lambda done, total: report.progress(stage.name, done, total),
+            )
+        )
+        return draft.commit(outcome.facts, outcome.summary)
+
+
+def finish(plan: Plan, outputs: Mapping[str, StageOutput]) -> dict[str, Any]:
+    """Publish the outputs of all stages and give the release's record."""
+    report, started = reporter.get(), time.monotonic()
+    report.started("publish")
+    release = publish.publish(
+        plan.warehouse, plan.recipe.dataset, outputs, plan.recipe.as_written(), plan.raw_files
+    )
+    summary = f"{release['dataset']}@v{release['version']}, {len(release['files'])} files"
+    report.finished("publish", summary, time.monotonic() - started)
+    report.published(release)
+    return release

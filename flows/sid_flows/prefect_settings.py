@@ -1,0 +1,37 @@
+"""Prefect's settings, made before its import: home in the warehouse, no telemetry, a quiet terminal."""
+
+import os
+import subprocess
+from pathlib import Path
+
+
+def settle(warehouse: Path, *, quiet: bool) -> None:
+    """Set what the environment does not set already. quiet: errors reach the user as one line of ours.
+
+    DO_NOT_TRACK alone does not stop the server's telemetry; both are needed (PLATFORM.md 1).
+    """
+    settings = {
+        "PREFECT_HOME": str(warehouse / "_prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "sidmill",
+    }
+    if quiet:
+        settings["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+
+
+def bind_server_to_us() -> None:
+    """Let the ephemeral server die with this process, however it dies.
+
+    Prefect stops its server at a normal exit only; after a SIGKILL it would stay for ever. A shell waits
+    on a pipe that only we hold open, and ends the server when the pipe closes.
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+
+    for server in SubprocessASGIServer._instances.values():
+        process = server.server_process
+        if process is not None and process.poll() is None:
+            command = ["sh", "-c", 'read -r _; kill "$0" 2>/dev/null', str(process.pid)]
+            subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)

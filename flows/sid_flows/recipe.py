@@ -1,0 +1,290 @@
+"""The recipe: one typed TOML file with every default; an unknown key is refused with the nearest known."""
+
+import difflib
+import inspect
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from sid_pipelines.sources import source_named
+from sid_pipelines.text import parse as parse_template
+from sid_schemas import RecipeError
+from sid_tokenizers import POLICIES, tokenizer_named
+from sid_warehouse.names import check_dataset
+
+Rate = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of the recipe: frozen, and strict about what it holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceSection(Section):
+    """Where the raw dump is, and of what kind."""
+
+    kind: str
+    path: str | list[str]
+    encoding: str = "utf-8"
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str) -> str:
+        import codecs
+
+        try:
+            codecs.lookup(value)
+        except LookupError:
+            raise ValueError(f"no encoding is called {value!r}") from None
+        return value
+
+
+class ItemsSection(Section):
+    """Which items get an ID: those with interactions left after cleaning, or the whole catalogue."""
+
+    universe: Literal["interactions", "catalog"] = "interactions"
+
+
+class KCore(Section):
+    """Events that every user and every item must have; 0 or 1 is no filter."""
+
+    user: Count = 5
+    item: Count = 5
+
+
+class CleanSection(Section):
+    """What is kept of the raw rows."""
+
+    dedupe: Literal["first", "last", "all"] = "first"
+    k_core: KCore = Field(default_factory=KCore)
+    max_reject_rate: Rate = 0.01
+
+    @field_validator("k_core", mode="before")
+    @classmethod
+    def _one_number(cls, value: Any) -> Any:
+        return {"user": value, "item": value} if isinstance(value, int) else value
+
+
+class SplitSection(Section):
+    """How events are divided, and how equal times are ordered."""
+
+    protocol: Literal["leave-one-out"] = "leave-one-out"
+    ties: Literal["hash", "source"] = "hash"
+    seed: Count = 0
+
+
+class EmbedSection(Section):
+    """One modality and its encoder."""
+
+    modality: Literal["text"] = "text"
+    model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    template: str | None = None
+
+    @field_validator("template")
+    @classmethod
+    def _parses(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_template(value)
+        return value
+
+
+class TokenizeSection(BaseModel):
+    """The tokenizer; its own parameters stand beside its name and have the constructor's defaults."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    tokenizer: str = "rq-kmeans"
+
+    @model_validator(mode="after")
+    def _parameters_fit(self) -> "TokenizeSection":
+        constructor = _constructor(self.tokenizer)
+        for name, value in (self.__pydantic_extra__ or {}).items():
+            if name not in constructor:
+                known = [f"tokenize.{key}" for key in constructor]
+                raise RecipeError(_unknown(f"tokenize.{name}", known))
+            try:
+                TypeAdapter(constructor[name].annotation).validate_python(value)
+            except ValidationError as error:
+                raise ValueError(f"{name} = {value!r}: {error.errors()[0]['msg']}") from None
+        return self
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Give every parameter of the tokenizer's constructor; the defaults live only there."""
+        given = self.__pydantic_extra__ or {}
+        constructor = _constructor(self.tokenizer)
+        values = {name: given.get(name, one.default) for name, one in constructor.items()}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def _constructor(tokenizer: str) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(tokenizer_named(tokenizer).__init__).parameters
+    return {name: parameter for name, parameter in parameters.items() if name != "self"}
+
+
+class CollisionsSection(Section):
+    """What happens to items with equal codes."""
+
+    policy: str = "next-nearest"
+
+    @field_validator("policy")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in POLICIES:
+            raise ValueError(f"there are: {', '.join(POLICIES)}")
+        return value
+
+
+class GatesSection(Section):
+    """What a release must keep to be published, beyond its schemas."""
+
+    max_collision_rate: Rate = 0.0
+
+
+class ExportSection(Section):
+    """Trainer formats to write after publishing; this version has none yet."""
+
+    formats: list[str] = []
+
+    @field_validator("formats")
+    @classmethod
+    def _none_yet(cls, value: list[str]) -> list[str]:
+        if value:
+            raise ValueError("this version of sidmill exports no trainer format yet; leave it empty")
+        return value
+
+
+class EngineSection(Section):
+    """What runs the stages. It shapes no output."""
+
+    kind: Literal["local"] = "local"
+    memory: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?\s?([KMGT]i?B)$")] = "8GiB"
+
+
+class Recipe(Section):
+    """A whole recipe."""
+
+    dataset: str
+    source: SourceSection
+    items: ItemsSection = Field(default_factory=ItemsSection)
+    clean: CleanSection = Field(default_factory=CleanSection)
+    split: SplitSection = Field(default_factory=SplitSection)
+    embed: list[EmbedSection] = Field(default_factory=lambda: [EmbedSection()], min_length=1, max_length=1)
+    tokenize: TokenizeSection = Field(default_factory=TokenizeSection)
+    collisions: CollisionsSection = Field(default_factory=CollisionsSection)
+    gates: GatesSection = Field(default_factory=GatesSection)
+    export: ExportSection = Field(default_factory=ExportSection)
+    engine: EngineSection = Field(default_factory=EngineSection)
+
+    @field_validator("dataset")
+    @classmethod
+    def _dataset_name(cls, value: str) -> str:
+        return check_dataset(value)
+
+    @model_validator(mode="after")
+    def _known_source(self) -> "Recipe":
+        source_named(self.source.kind)
+        return self
+
+    @property
+    def template(self) -> str:
+        """Give the text template, the source's own where the recipe names none."""
+        return self.embed[0].template or source_named(self.source.kind).template
+
+    def as_written(self) -> dict[str, Any]:
+        """Give the recipe with every default spelled out, as lineage keeps it."""
+        written = self.model_dump(mode="json")
+        written["tokenize"] = {"tokenizer": self.tokenize.tokenizer, **self.tokenize.parameters}
+        written["embed"][0]["template"] = self.template
+        return written
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and lay `key=value` overrides over it; raises RecipeError in one line."""
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}); expected a TOML recipe") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: is not TOML: {error}") from error
+    for override in overrides:
+        _override(values, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {_first_problem(error)}") from error
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    """Lay one `tokenize.seed=2` over the recipe; the value is TOML, or else taken as a string."""
+    key, equals, text = override.partition("=")
+    names = key.strip().split(".")
+    if not equals or not all(names):
+        raise RecipeError(f"--set {override!r}: expected key=value, such as tokenize.seed=2")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    target: Any = values
+    for name in names[:-1]:
+        if name == "embed" and isinstance(target.get(name, []), list):  # [[embed]] has one entry
+            target.setdefault(name, [{}])
+            target = target[name][0]
+            continue
+        target = target.setdefault(name, {})
+        if not isinstance(target, dict):
+            raise RecipeError(f"--set {override!r}: {name!r} is not a section of the recipe")
+    if names == ["clean", "k_core"] or not isinstance(target.get(names[-1]), dict):
+        target[names[-1]] = value
+    else:
+        raise RecipeError(f"--set {override!r}: {key.strip()!r} is a section; set a key inside it")
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int))
+    if problem["type"] == "extra_forbidden":
+        return _unknown(where, list(_keys(Recipe)))
+    if problem["type"] == "missing":
+        return f"{where}: is missing; expected a value"
+    got = "" if isinstance(problem["input"], Mapping) else f", got {problem['input']!r}"
+    return f"{where}: {problem['msg'].removeprefix('Value error, ')}{got}"
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Give every key of the recipe with its section, dotted."""
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        annotation = field.annotation
+        inner = getattr(annotation, "__args__", [annotation])[0]
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            keys += _keys(inner, f"{prefix}{name}.")
+    return keys
+
+
+def _unknown(key: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    return f"unknown key {key!r}; the nearest known one is {near[0]!r}"
+
+
+def warehouse_path(given: str | Path | None) -> Path:
+    """Give the warehouse: the one named, or $SIDMILL_WAREHOUSE, or ./warehouse/data."""
+    return Path(given or os.environ.get("SIDMILL_WAREHOUSE") or "warehouse/data").absolute()

@@ -1,0 +1,79 @@
+"""Publish: gather what the stages made into one release, with its metrics, lineage and report."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sid_pipelines.gates import published_tables, summary_of
+from sid_warehouse import catalog, files, parquet, releases
+from sid_warehouse.stages import StageOutput
+
+REVISION = 1
+EXTRA_FILES: Mapping[str, tuple[str, ...]] = {
+    "sequences": ("sequences.arrow", "train.arrow", "valid.arrow", "test.arrow"),
+    "collisions": ("trie.safetensors", "vocabulary.json"),
+    "tokenize": ("tokenizer/tokenizer.json", "tokenizer/tokenizer.safetensors"),
+    "gates": ("gates.json",),
+}
+
+
+def fingerprint(keys: Mapping[str, str]) -> str:
+    """Give the fingerprint of the release that stage outputs with these keys make."""
+    return files.digest({"publish": REVISION, "stages": dict(keys)})[:16]
+
+
+def publish(
+    warehouse: Path,
+    dataset: str,
+    outputs: Mapping[str, StageOutput],
+    recipe: Mapping[str, Any],
+    raw_files: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Publish the outputs of all stages as one release and refresh the catalog.
+
+    Publishing the same outputs again publishes nothing; the release that has them is given.
+    """
+    tables = published_tables(outputs)
+    contents = {
+        part.relative_to(folder).as_posix(): part
+        for name, folder in tables.items()
+        for part in parquet.parts(folder, name)
+    }
+    for stage, names in EXTRA_FILES.items():
+        contents |= {name: outputs[stage].folder / name for name in names}
+    embedded = outputs["embed"].facts
+    record = {
+        "fingerprint": fingerprint({name: output.manifest["key"] for name, output in outputs.items()}),
+        "recipe": recipe,
+        "raw_files": raw_files,
+        "rows": {name: parquet.rows(folder, name) for name, folder in tables.items()},
+        "embeddings": {embedded["name"]: embedded},
+        "fit_scopes": {"tokenizer": outputs["tokenize"].facts["fit_scope"]},
+        "stages": {name: _lineage(output) for name, output in outputs.items()},
+        "gates": summary_of(outputs["gates"]),
+    }
+    with files.writing(warehouse) as scratch:
+        metrics = scratch / "metrics.json"
+        files.write_json(metrics, gather_metrics(outputs))
+        release = releases.publish(warehouse, dataset, {**contents, "metrics.json": metrics}, record)
+    catalog.refresh(warehouse)
+    return release
+
+
+def gather_metrics(outputs: Mapping[str, StageOutput]) -> dict[str, Any]:
+    """Give what `metrics.json` holds: the stages' facts under the names of the field."""
+    tokenized, resolved = outputs["tokenize"].facts, outputs["collisions"].facts
+    return {
+        "ledger": outputs["clean"].facts["ledger"],
+        "rejects": outputs["ingest"].facts["rejects"],
+        "split": outputs["split"].facts,
+        "samples": outputs["sequences"].facts["samples"],
+        "tokenizer": tokenized,
+        "collisions": resolved,
+    }
+
+
+def _lineage(output: StageOutput) -> dict[str, Any]:
+    manifest = output.manifest
+    names = ("key", "revision", "params", "parents", "summary", "seconds", "created", "packages")
+    return {name: manifest[name] for name in names}

@@ -1,0 +1,296 @@
+"""The tables of a release, column by column: type, unit, meaning, and what must hold.
+
+A schema is written once, here. The Arrow schema, the DuckDB profile and the Great Expectations suite
+are all derived from it, so a column cannot mean one thing to the writer and another to the gate.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+I32, I64, STR, F64 = pa.int32(), pa.int64(), pa.string(), pa.float64()
+FIRST_MS, LAST_MS = 0, 4_102_444_800_000  # 1970 to 2100: beyond lies a wrong unit, not a real event
+EVENT_TYPES = ("rating", "view", "click", "like", "cart", "purchase", "review")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its Arrow type, what it means, and the facts that must hold for it."""
+
+    name: str
+    type: pa.DataType
+    doc: str
+    unit: str | None = None
+    nullable: bool = False
+    unique: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    among: tuple[str, ...] | None = None
+    references: tuple[str, str] | None = None
+
+    def arrow(self) -> pa.Field:
+        """Give the Arrow field, with the description and the unit as metadata."""
+        metadata = {"description": self.doc} | ({"unit": self.unit} if self.unit else {})
+        return pa.field(self.name, self.type, nullable=self.nullable, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: columns, key, and the total order in which its rows are stored."""
+
+    name: str
+    doc: str
+    columns: tuple[Column, ...]
+    order: str
+    key: tuple[str, ...] = ()
+    dense: str | None = None  # the column that counts 0..N-1 without a gap
+    may_be_empty: bool = False
+
+    def arrow(self) -> pa.Schema:
+        """Give the Arrow schema that every file of this table carries."""
+        metadata = {"table": self.name, "description": self.doc, "order": self.order}
+        return pa.schema([column.arrow() for column in self.columns], metadata=metadata)
+
+    @property
+    def names(self) -> list[str]:
+        """Give the column names in order."""
+        return [column.name for column in self.columns]
+
+    def extended(self, name: str, extra: Sequence[Column]) -> "Table":
+        """Give a copy under another name with further columns at the end."""
+        return Table(name, self.doc, (*self.columns, *extra), self.order, self.key, self.dense)
+
+
+def _item(*, unique: bool = False) -> Column:
+    return Column(
+        "item_index",
+        I32,
+        "dense item number, 0..N-1",
+        unique=unique,
+        minimum=0,
+        references=None if unique else ("items", "item_index"),
+    )
+
+
+def _user(*, unique: bool = False) -> Column:
+    return Column(
+        "user_index",
+        I32,
+        "dense user number, 0..N-1",
+        unique=unique,
+        minimum=0,
+        references=None if unique else ("users", "user_index"),
+    )
+
+
+def _time(name: str = "ts", doc: str = "when it happened") -> Column:
+    return Column(name, I64, doc, unit="ms since 1970-01-01 UTC", minimum=FIRST_MS, maximum=LAST_MS)
+
+
+ITEM_ID = Column("item_id", STR, "the source's own item id")
+EVENT = Column("event_type", STR, "what the user did", among=EVENT_TYPES)
+VALUE = Column("value", F64, "the event's value, such as stars", nullable=True)
+SOURCE = (
+    Column("source_file", STR, "raw file, as folder/name"),
+    Column("source_row", I64, "line in that file, from 1", minimum=1),
+)
+CONTENT = (
+    Column("title", STR, "title as the source has it", nullable=True),
+    Column("description", STR, "long text", nullable=True),
+    Column("brand", STR, "brand, maker or author", nullable=True),
+    Column("price", F64, "price", unit="the source's currency", nullable=True),
+    Column("category_path", pa.list_(STR), "categories or genres, broad to narrow"),
+    Column("image_ref", STR, "path or address of an image", nullable=True),
+    Column("domain", STR, "which catalogue the item is from"),
+)
+
+RAW_INTERACTIONS = Table(
+    "raw_interactions",
+    "What the dump holds, row by row, under the source's own ids.",
+    (Column("user_id", STR, "the source's own user id"), ITEM_ID, _time(), EVENT, VALUE, *SOURCE),
+    order="source_file, source_row",
+)
+RAW_ITEMS = Table(
+    "raw_items",
+    "What the dump says about each item.",
+    (ITEM_ID, *CONTENT, *SOURCE),
+    order="item_id",
+    key=("item_id",),
+    may_be_empty=True,
+)
+REJECTS = Table(
+    "rejects",
+    "Raw rows that could not be read, each with its reason.",
+    (
+        *SOURCE,
+        Column("reason", STR, "what was expected and what was found"),
+        Column("raw", STR, "the row as it stands in the file"),
+    ),
+    order="source_file, source_row",
+    may_be_empty=True,
+)
+EVENTS = Table(
+    "events",
+    "Cleaned interactions under dense indexes.",
+    (_user(), _item(), _time(), EVENT, VALUE, *SOURCE),
+    order="user_index, ts, source_file, source_row",
+)
+ITEMS_CLEAN = Table(
+    "items_clean",
+    "The items that get an ID.",
+    (_item(unique=True), ITEM_ID, *CONTENT),
+    order="item_index (item_id in byte order)",
+    dense="item_index",
+)
+INTERACTIONS = Table(
+    "interactions",
+    "Cleaned interactions with their split, each user's in the declared total order.",
+    (
+        *EVENTS.columns,
+        Column("split", STR, "where the event belongs", among=("train", "valid", "test")),
+    ),
+    order="user_index, then the declared total order of the user's events",
+)
+TEXTS = Table(
+    "texts",
+    "What is embedded for each item.",
+    (_item(unique=True), ITEM_ID, Column("text", STR, "the filled template")),
+    order="item_index",
+    dense="item_index",
+)
+USERS = Table(
+    "users",
+    "The users, numbered in byte order of their id.",
+    (_user(unique=True), Column("user_id", STR, "the source's own user id", unique=True)),
+    order="user_index (user_id in byte order)",
+    dense="user_index",
+)
+ITEMS = Table(
+    "items",
+    "The items, numbered in byte order of their id, with what was embedded and how popular they are.",
+    (
+        _item(unique=True),
+        Column("item_id", STR, "the source's own item id", unique=True),
+        CONTENT[0],
+        Column("text", STR, "what was embedded"),
+        *CONTENT[1:6],
+        Column("popularity_train", I32, "events in the train split", minimum=0),
+        Column(
+            "first_ts",
+            I64,
+            "first event of the item in any split, null if it has none",
+            unit="ms since 1970-01-01 UTC",
+            nullable=True,
+            minimum=FIRST_MS,
+            maximum=LAST_MS,
+        ),
+        CONTENT[6],
+    ),
+    order="item_index (item_id in byte order)",
+    dense="item_index",
+)
+SEQUENCES = Table(
+    "sequences",
+    "One row per user: all events in the declared total order.",
+    (
+        _user(unique=True),
+        Column("items", pa.list_(I32), "item_index of each event"),
+        Column("ts", pa.list_(I64), "time of each event", unit="ms since 1970-01-01 UTC"),
+        Column("event_type", pa.list_(STR), "what the user did"),
+        Column("value", pa.list_(F64), "the event's value"),
+    ),
+    order="user_index",
+    dense="user_index",
+)
+
+
+def _samples(split: str) -> Table:
+    target = Column("target", I32, "item_index to predict", minimum=0, references=("items", "item_index"))
+    return Table(
+        split,
+        f"The {split} samples: the history is items[start:end] of the user's sequence.",
+        (
+            _user(),
+            Column("start", I32, "first position of the history", minimum=0),
+            Column("end", I32, "position after the history, and the target's own", minimum=1),
+            target,
+            _time("target_ts", "when the target happened"),
+        ),
+        order="user_index, end",
+        key=("user_index", "end"),
+        may_be_empty=split != "test",
+    )
+
+
+CODES = Table(
+    "codes",
+    "What the tokenizer gave each item, before collisions are resolved.",
+    (_item(unique=True), ITEM_ID, Column("codes", pa.list_(I32), "one code per level")),
+    order="item_index",
+    dense="item_index",
+)
+SIDS = Table(
+    "sids",
+    "The semantic ID of every item.",
+    (
+        _item(unique=True),
+        Column("item_id", STR, "the source's own item id", unique=True),
+        Column("codes", pa.list_(I32), "the tokenizer's codes, before resolution"),
+        Column("sid", pa.list_(I32), "the final semantic ID, one code per level"),
+        Column("sid_key", STR, "the final SID as one scalar, codes joined by '-'"),
+        Column("suffix", I32, "the added last digit, where the policy adds one", nullable=True),
+        Column("slot", I32, "place among the items that share this SID, from 0", minimum=0),
+        Column("token_ids", pa.list_(I32), "the SID with every level shifted into one vocabulary"),
+        Column("tokens", pa.list_(STR), "the SID as token strings"),
+        Column("text", STR, "the token strings joined"),
+    ),
+    order="item_index",
+    dense="item_index",
+)
+SID_TO_ITEMS = Table(
+    "sid_to_items",
+    "The way back: which items stand behind a SID.",
+    (
+        Column("sid_key", STR, "the SID as one scalar", unique=True),
+        Column("sid", pa.list_(I32), "the SID, one code per level"),
+        Column("item_indexes", pa.list_(I32), "its items in slot order"),
+        Column("n", I32, "how many", minimum=1),
+    ),
+    order="sid",
+    key=("sid_key",),
+)
+TRAIN, VALID, TEST = _samples("train"), _samples("valid"), _samples("test")
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        RAW_INTERACTIONS, RAW_ITEMS, REJECTS, EVENTS, ITEMS_CLEAN, TEXTS, CODES,
+        ITEMS, USERS, INTERACTIONS, SEQUENCES, TRAIN, VALID, TEST, SIDS, SID_TO_ITEMS,
+    )
+}  # fmt: skip
+
+
+def embeddings_table(name: str, dim: int) -> Table:
+    """Give the schema of `embeddings_<name>`: one float32 vector of `dim` numbers per item."""
+    return Table(
+        f"embeddings_{name}",
+        f"One {name} vector per item.",
+        (
+            _item(unique=True),
+            ITEM_ID,
+            Column("vector", pa.list_(pa.float32(), dim), f"{dim} numbers, float32"),
+            Column("present", pa.bool_(), "false where the item lacks this modality"),
+        ),
+        order="item_index",
+        dense="item_index",
+    )
+
+
+def table_named(name: str, schema: pa.Schema | None = None) -> Table:
+    """Give the table of this name; an embedding table's width is taken from `schema`."""
+    if name in TABLES:
+        return TABLES[name]
+    if name.startswith("embeddings_") and schema is not None:
+        return embeddings_table(name.removeprefix("embeddings_"), schema.field("vector").type.list_size)
+    raise KeyError(name)

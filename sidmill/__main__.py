@@ -1,0 +1,5 @@
+"""`python -m sidmill` is the `sidmill` command."""
+
+from sidmill.cli import main
+
+main()

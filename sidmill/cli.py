@@ -1,0 +1,286 @@
+"""The `sidmill` command: thin wiring from the command line to plans, runs and readers.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a quality gate refused.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sid_flows.plan import Plan, check_step, make_plan
+from sid_flows.recipe import warehouse_path
+from sid_schemas import MissingExtraError, SidmillError, WarehouseError
+from sid_warehouse import catalog as catalogs
+from sid_warehouse.reader import Release, Warehouse
+from sidmill import __version__
+from sidmill.console import (
+    BarReporter,
+    PlainReporter,
+    SilentReporter,
+    complain,
+    print_json,
+    print_table,
+    say,
+)
+
+app = typer.Typer(
+    help="Raw dumps in, versioned semantic IDs out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipeArg = Annotated[Path, typer.Argument(help="the recipe, a TOML file")]
+RefArg = Annotated[str, typer.Argument(help="a release: DATASET (the latest) or DATASET@vN")]
+WarehouseOpt = Annotated[
+    str | None,
+    typer.Option("--warehouse", "-w", help="folder [default: $SIDMILL_WAREHOUSE or warehouse/data]"),
+]
+SetOpt = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="override a key, as in tokenize.seed=2; repeatable"),
+]
+JsonOpt = Annotated[bool, typer.Option("--json", help="print JSON for a program to read")]
+
+
+@app.command()
+def run(
+    recipe: RecipeArg,
+    warehouse: WarehouseOpt = None,
+    set_: SetOpt = None,
+    until: Annotated[str | None, typer.Option(help="stop after this stage")] = None,
+    json: JsonOpt = False,
+) -> None:
+    """Run the whole chain to a new release; what is done already is not run again."""
+    place, overrides = warehouse_path(warehouse), tuple(set_ or ())
+    if until:
+        check_step(until)
+    plan = make_plan(recipe, place, overrides)
+    if plan.complete and until is None:
+        _nothing_to_do(plan, json=json)
+        return
+    result = _build(recipe, place, overrides, until, json=json)
+    if json:
+        print_json({"status": "stopped" if until else "published", **result})
+    elif "version" in result:
+        _tell_release(place, f"{result['dataset']}@v{result['version']}")
+    else:
+        say(f"stopped after {result['stage']}: {result['folder']}")
+
+
+def _nothing_to_do(plan: Plan, *, json: bool) -> None:
+    release = plan.published
+    assert release is not None
+    ref = f"{release['dataset']}@v{release['version']}"
+    names = ("dataset", "version", "fingerprint")
+    if json:
+        print_json({"status": "unchanged", **{name: release[name] for name in names}})
+    else:
+        say(f"nothing to do: all {len(plan.stages)} stages are done, published as {ref}")
+
+
+def _build(
+    recipe: Path, warehouse: Path, overrides: tuple[str, ...], until: str | None, *, json: bool
+) -> dict[str, Any]:
+    """Run the Prefect flow in this process, reporting to the terminal."""
+    from sid_flows import prefect_settings
+    from sid_flows.reporting import reporter
+    from sid_warehouse import files
+
+    with files.writing(warehouse):  # fails now, in one line, where the warehouse cannot be written
+        pass
+    prefect_settings.settle(warehouse, quiet=True)
+    if not json:
+        say(f"{recipe} -> {warehouse}  (Prefect starts: about 10 s)")
+    try:
+        from sid_flows.build import build
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"Running a recipe ({error.name})", "flows") from error
+    terminal = sys.stdout.isatty() and not json
+    report = SilentReporter() if json else BarReporter() if terminal else PlainReporter()
+    token = reporter.set(report)
+    try:
+        return build(str(recipe), str(warehouse), list(overrides), until)
+    finally:
+        reporter.reset(token)
+        if isinstance(report, BarReporter):
+            report.close()
+
+
+def _tell_release(warehouse: Path, ref: str) -> None:
+    release = Warehouse(warehouse).release(ref)
+    rows = release.record["rows"]
+    say()
+    say(
+        f"published {ref}: {rows['items']:,} items with a unique SID, {rows['users']:,} users, "
+        f"{rows['train']:,} train samples"
+    )
+    say(f"  {release.folder}")
+    dataset = release.record["dataset"]
+    say("query it:")
+    option = "" if warehouse == warehouse_path(None) else f" --warehouse {warehouse}"
+    say(
+        f'  sidmill sql{option} "select text, title from {dataset}.sids '
+        f'join {dataset}.items using (item_index) limit 5"'
+    )
+
+
+@app.command()
+def plan(
+    recipe: RecipeArg, warehouse: WarehouseOpt = None, set_: SetOpt = None, json: JsonOpt = False
+) -> None:
+    """Show which stages are done, which would run, and why."""
+    made = make_plan(recipe, warehouse_path(warehouse), tuple(set_ or ()))
+    rows = [
+        {
+            "stage": one.stage.name,
+            "key": one.key,
+            "status": "done" if one.done else "run",
+            "why": one.done.manifest["summary"] if one.done else one.why,
+        }
+        for one in made.stages
+    ]
+    release = made.published
+    why = f"{release['dataset']}@v{release['version']}" if release else "a new release"
+    status = "done" if release else "run"
+    rows.append({"stage": "publish", "key": made.fingerprint, "status": status, "why": why})
+    if json:
+        print_json(rows)
+    else:
+        print_table(list(rows[0]), [list(row.values()) for row in rows])
+
+
+@app.command()
+def releases(warehouse: WarehouseOpt = None, json: JsonOpt = False) -> None:
+    """List all releases."""
+    rows = [
+        {
+            "ref": release.ref,
+            "created": release.record["created"],
+            "items": release.record["rows"]["items"],
+            "users": release.record["rows"]["users"],
+            "interactions": release.record["rows"]["interactions"],
+            "tokenizer": _tokenizer(release),
+            "collisions": release.metrics["collisions"]["after"]["collided_items"],
+            "fingerprint": release.record["fingerprint"],
+        }
+        for release in Warehouse(warehouse_path(warehouse)).releases()
+    ]
+    if json:
+        print_json(rows)
+    elif not rows:
+        say("no release yet: run `sidmill run RECIPE`")
+    else:
+        print_table(list(rows[0]), [list(row.values()) for row in rows])
+
+
+def _tokenizer(release: Release) -> str:
+    made = release.record["recipe"]["tokenize"]
+    return f"{made['tokenizer']} {'x'.join(map(str, made['levels']))} seed {made['seed']}"
+
+
+@app.command()
+def show(ref: RefArg, warehouse: WarehouseOpt = None, json: JsonOpt = False) -> None:
+    """Show a release: lineage, ledger, collisions, tables."""
+    release = Warehouse(warehouse_path(warehouse)).release(ref)
+    record, metrics = release.record, release.metrics
+    if json:
+        print_json({**record, "metrics": metrics})
+        return
+    say(f"{release.ref}, created {record['created']}, fingerprint {record['fingerprint']}")
+    say(str(release.folder))
+    say("\nfrom")
+    columns = ["label", "bytes", "sha256"]
+    print_table(columns, [[file[name] for name in columns] for file in record["raw_files"]])
+    say("\nledger")
+    columns = ["step", "interactions", "users", "items", "removed", "reason"]
+    print_table(columns, [[row[name] for name in columns] for row in metrics["ledger"]])
+    say("\nstages")
+    stages = record["stages"].items()
+    print_table(["stage", "key", "what"], [[name, one["key"], one["summary"]] for name, one in stages])
+    say("\nsemantic IDs")
+    before, after = (metrics["collisions"][name] for name in ("before", "after"))
+    print_table(
+        ["", "before resolution", "after"],
+        [[name, before[name], after[name]] for name in before],
+    )
+    columns = ["level", "codes", "used", "dead", "perplexity_share", "gini"]
+    levels = metrics["collisions"]["levels"]
+    print_table(columns, [[level[name] for name in columns] for level in levels])
+    overlap = metrics["collisions"]["neighbour_overlap_at_10"]
+    say(f"neighbour overlap at 10 (cosine against SID prefix): {overlap:.3f}")
+    say("\ntables")
+    print_table(["table", "rows"], record["rows"].items())
+    say(f"\n{len(record['gates'])} gate checks hold")
+
+
+@app.command()
+def sql(query: str, warehouse: WarehouseOpt = None, json: JsonOpt = False) -> None:
+    """Ask the catalog, read-only: `select ... from DATASET.sids`."""
+    import duckdb
+
+    path = warehouse_path(warehouse) / catalogs.NAME
+    if not path.is_file():
+        raise WarehouseError(
+            f"{path}: no catalog there. Name another warehouse with --warehouse or "
+            "$SIDMILL_WAREHOUSE, or make one with `sidmill run RECIPE`"
+        )
+    with duckdb.connect(str(path), read_only=True) as connection:
+        try:
+            relation = connection.sql(query)
+            columns, rows = (relation.columns, relation.fetchall()) if relation else ([], [])
+        except duckdb.Error as error:
+            raise SidmillError(f"sql: {error}") from error
+    if json:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        print_table(columns, rows)
+
+
+@app.command()
+def verify(ref: RefArg, warehouse: WarehouseOpt = None, json: JsonOpt = False) -> None:
+    """Re-hash every file of a release and check its schemas."""
+    from sid_warehouse.verify import verify as check
+
+    release = Warehouse(warehouse_path(warehouse)).release(ref)
+    findings = check(release.folder)
+    if json:
+        files = [{"file": finding.file, "problem": finding.problem} for finding in findings]
+        print_json({"ref": release.ref, "intact": not findings, "findings": files})
+    elif not findings:
+        say(f"{release.ref} is intact: {len(release.record['files'])} files match their SHA-256")
+    if findings:
+        first = findings[0]
+        more = f" ({len(findings) - 1} more)" if len(findings) > 1 else ""
+        raise WarehouseError(
+            f"{release.folder / first.file}: {first.problem}{more}. "
+            "Restore the release from a copy, or publish it anew"
+        )
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="print the version and stop")] = False,
+) -> None:
+    """Raw dumps in, versioned semantic IDs out."""
+    if version:
+        say(f"sidmill {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command; a SidmillError becomes one line and its exit code."""
+    try:
+        app()
+    except SidmillError as error:
+        complain(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        complain("stopped; finished stages are kept, run the same command to go on")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""What people see: progress bars on a terminal, plain lines elsewhere, tables, and errors in one line."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from sid_flows.reporting import EVERY
+
+# Wide enough in a log that lines are never cut; a terminal has its own width.
+OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
+
+
+def say(line: str = "") -> None:
+    """Print one line, as it is."""
+    OUT.print(Text(line))
+
+
+def complain(message: str) -> None:
+    """Print an error to standard error, in one line."""
+    print("sidmill: " + " ".join(message.split()), file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """Print JSON for a program to read, and nothing else."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table, numbers to the right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    body = [list(row) for row in rows]
+    for number, column in enumerate(columns):
+        numeric = bool(body) and all(_is_number(row[number]) for row in body)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in body:
+        table.add_row(*(Text(_show(value)) for value in row))
+    OUT.print(table, soft_wrap=False)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _show(value: Any) -> str:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+class PlainReporter:
+    """A line per stage when it ends, and one now and then while it works."""
+
+    def __init__(self) -> None:
+        """Start with no line shown."""
+        self._shown = time.monotonic()
+
+    def started(self, stage: str) -> None:
+        """Print nothing: the end says it all."""
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Print how far a long stage is, every few seconds."""
+        if time.monotonic() - self._shown >= EVERY and done < total:
+            self._shown = time.monotonic()
+            self._print(f"{stage:<12}{done:,} of {total:,}")
+
+    def finished(self, stage: str, summary: str, seconds: float) -> None:
+        """Print what came out."""
+        self._print(f"{stage:<12}{summary}  ({seconds:.1f} s)")
+
+    def reused(self, stage: str, summary: str) -> None:
+        """Print what was there."""
+        self._print(f"{stage:<12}{summary}  (reused)")
+
+    def published(self, release: dict[str, Any]) -> None:
+        """Print nothing: the command says how to use it."""
+
+    def _print(self, line: str) -> None:
+        say(line)
+        sys.stdout.flush()
+
+
+class BarReporter(PlainReporter):
+    """The same lines on a terminal, with a bar for what is under way."""
+
+    def __init__(self) -> None:
+        """Make the bar; it shows once something is under way."""
+        super().__init__()
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=OUT,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._bars.start()
+
+    def started(self, stage: str) -> None:
+        """Show the stage."""
+        self._task = self._bars.add_task(stage, total=None)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._bars.update(self._task, completed=done, total=total)
+
+    def finished(self, stage: str, summary: str, seconds: float) -> None:
+        """Take the bar away and leave the line."""
+        self._clear()
+        super().finished(stage, summary, seconds)
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        self._clear()
+        self._bars.stop()
+
+    def _clear(self) -> None:
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None
+
+
+class SilentReporter(PlainReporter):
+    """Nothing, where standard output belongs to JSON."""
+
+    def _print(self, line: str) -> None:
+        """Print nothing."""

@@ -1,0 +1,144 @@
+"""Files that are whole or absent: hash, copy, write under a temporary name, sync, rename."""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sid_schemas import WarehouseError
+
+TEMPORARY = ".tmp-"
+CHUNK = 8 << 20
+
+
+def sha256(path: Path) -> str:
+    """Give the SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """Give the SHA-256 of a JSON value in canonical form (sorted keys, no spaces), in hex."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def as_json(value: Any) -> Any:
+    """Give a value as it comes back from JSON: tuples as lists, keys as strings."""
+    return json.loads(json.dumps(value))
+
+
+def copy_hashed(source: Path, target: Path) -> dict[str, Any]:
+    """Copy a file, sync it, and give its size and SHA-256, all in one pass over the bytes."""
+    hasher, size = hashlib.sha256(), 0
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as reader, target.open("xb") as writer:
+        while chunk := reader.read(CHUNK):
+            hasher.update(chunk)
+            writer.write(chunk)
+            size += len(chunk)
+        writer.flush()
+        os.fsync(writer.fileno())
+    return {"bytes": size, "sha256": hasher.hexdigest()}
+
+
+def inventory(folder: Path) -> dict[str, dict[str, Any]]:
+    """Give size and SHA-256 of every file below a folder, by relative path in sorted order."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in files
+    }
+
+
+def sync_tree(folder: Path) -> None:
+    """Force a folder, all its files and its subfolders to disk."""
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Force one file or folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON, key order kept."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON, or raise WarehouseError naming the file that is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WarehouseError(f"{path}: cannot be read as JSON ({error}); the folder is damaged") from error
+
+
+@contextmanager
+def writing(parent: Path) -> Iterator[Path]:
+    """Give a fresh temporary folder below `parent`, removed again unless it was renamed away."""
+    with explained(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        owner = f"{socket.gethostname()}-{os.getpid()}"
+        folder = parent / f"{TEMPORARY}{owner}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def rename_folder(folder: Path, target: Path) -> bool:
+    """Rename a complete folder into place at once; False where the target exists already."""
+    sync_tree(folder)
+    try:
+        folder.rename(target)
+    except OSError:
+        if target.exists():
+            return False
+        raise
+    sync(target.parent)
+    return True
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes of this machine left half written in a folder."""
+    prefix = f"{TEMPORARY}{socket.gethostname()}-"
+    for leftover in folder.glob(f"{prefix}*"):
+        pid = leftover.name.removeprefix(prefix).partition("-")[0]
+        if pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn a refused write below `path` into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WarehouseError(
+            f"{path}: cannot be written ({reason}). Mend the permissions or the disk, "
+            "or choose another place with --warehouse"
+        ) from error

@@ -1,0 +1,123 @@
+"""Tables as folders of Parquet parts: strict schema in, the same bytes for the same rows out.
+
+A table is `<folder>/<table>/part-*.parquet`, which pandas, polars, Spark, pyarrow and DuckDB all open
+as one table. Rows are cut into row groups and parts by count alone, so batch sizes leave no trace.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sid_schemas import Table, WarehouseError
+
+ROWS_PER_GROUP = 131_072
+ROWS_PER_PART = 64 * ROWS_PER_GROUP
+IPC_BATCH = 65_536
+
+
+def table_glob(folder: Path, table: str) -> str:
+    """Give the glob that DuckDB's read_parquet takes for a table below a folder."""
+    return (folder / table / "part-*.parquet").as_posix()
+
+
+def parts(folder: Path, table: str) -> list[Path]:
+    """Give the parts of a table in order; raises WarehouseError where there are none."""
+    found = sorted((folder / table).glob("part-*.parquet"))
+    if not found:
+        raise WarehouseError(f"{folder}: holds no table {table!r}; there are: {_tables(folder)}")
+    return found
+
+
+def _tables(folder: Path) -> str:
+    names = sorted({path.parent.name for path in folder.glob("*/part-*.parquet")})
+    return ", ".join(names) or "none"
+
+
+def read(folder: Path, table: str, columns: list[str] | None = None) -> pa.Table:
+    """Read a table, all of it or some columns, rows in stored order."""
+    return pa.concat_tables([pq.read_table(part, columns=columns) for part in parts(folder, table)])
+
+
+def rows(folder: Path, table: str) -> int:
+    """Give the number of rows from the footers alone."""
+    return sum(pq.read_metadata(part).num_rows for part in parts(folder, table))
+
+
+def write(folder: Path, table: Table, batches: pa.Table | Iterable[pa.RecordBatch]) -> int:
+    """Write a table in its own schema and give the number of rows.
+
+    A column that is missing, of another type, or null where it must not be, is an error of ours and
+    raises ValueError. An empty table is one part without rows.
+    """
+    schema = table.arrow()
+    if isinstance(batches, pa.Table):
+        batches = batches.to_batches()
+    target = folder / table.name
+    target.mkdir(parents=True)
+    written, number = 0, 0
+    writer = _writer(target, number, schema)
+    try:
+        for group in _groups(batches, schema):
+            if written and written % ROWS_PER_PART == 0:
+                writer.close()
+                number += 1
+                writer = _writer(target, number, schema)
+            writer.write_table(group, row_group_size=ROWS_PER_GROUP)
+            written += len(group)
+    finally:
+        writer.close()
+    return written
+
+
+def write_ipc(path: Path, table: pa.Table) -> None:
+    """Write an uncompressed Arrow IPC file, in record batches of IPC_BATCH rows, to be memory-mapped."""
+    table = table.combine_chunks()
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=IPC_BATCH)
+
+
+def _writer(folder: Path, number: int, schema: pa.Schema) -> pq.ParquetWriter:
+    # Dictionaries and statistics of random floats are waste; splitting their bytes helps zstd.
+    floats = [f"{field.name}.list.element" for field in schema if _is_vector(field)]
+    plain = [field.name for field in schema if not _is_vector(field)]
+    return pq.ParquetWriter(
+        folder / f"part-{number:05d}.parquet",
+        schema,
+        compression="zstd",
+        use_dictionary=plain if floats else True,
+        use_byte_stream_split=floats or False,
+    )
+
+
+def _is_vector(field: pa.Field) -> bool:
+    return bool(pa.types.is_fixed_size_list(field.type))
+
+
+def _groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Cut batches of any size into tables of ROWS_PER_GROUP rows, the last one shorter."""
+    held: list[pa.RecordBatch] = []
+    count = 0
+    for batch in batches:
+        held.append(conform(batch, schema))
+        count += batch.num_rows
+        while count >= ROWS_PER_GROUP:
+            table = pa.Table.from_batches(held, schema)
+            yield table.slice(0, ROWS_PER_GROUP).combine_chunks()
+            held = table.slice(ROWS_PER_GROUP).to_batches()
+            count -= ROWS_PER_GROUP
+    if count:
+        yield pa.Table.from_batches(held, schema).combine_chunks()
+
+
+def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Cast a batch to a schema, by column name; raises ValueError where that loses something."""
+    columns = []
+    for field in schema:
+        column = batch.column(field.name)
+        if not field.nullable and column.null_count:
+            raise ValueError(f"column {field.name!r} holds {column.null_count} nulls")
+        columns.append(column if column.type == field.type else pc.cast(column, field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)

@@ -1,0 +1,119 @@
+"""What users open: a warehouse, a release in it, and in that tables, SIDs, samples, codebooks."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from sid_schemas import WarehouseError
+from sid_tokenizers.trie import Trie
+from sid_tokenizers.vocabulary import Vocabulary
+from sid_warehouse import files, parquet, releases
+from sid_warehouse.names import Ref
+from sid_warehouse.samples import Samples
+
+if TYPE_CHECKING:
+    from sid_tokenizers.base import Tokenizer
+    from sid_warehouse.torch_samples import TorchSamples
+
+
+def open_warehouse(path: str | Path) -> "Warehouse":
+    """Open a warehouse folder for reading; raises WarehouseError where there is none."""
+    return Warehouse(path)
+
+
+class Warehouse:
+    """A folder of releases."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Look at a folder; raises WarehouseError where it is not there."""
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise WarehouseError(
+                f"{self.path}: no warehouse there. Name another with --warehouse or "
+                "$SIDMILL_WAREHOUSE, or make one with `sidmill run RECIPE`"
+            )
+
+    def release(self, ref: str) -> "Release":
+        """Open a release: `movietweetings` is the latest, `movietweetings@v3` that one."""
+        return Release(releases.folder_of(self.path, Ref.parse(ref)))
+
+    def releases(self) -> list["Release"]:
+        """Give all releases, by data set and version."""
+        return [
+            Release(self.path / "releases" / dataset / f"v{version}")
+            for dataset in releases.datasets(self.path)
+            for version in releases.versions(self.path, dataset)
+        ]
+
+
+class Release:
+    """One immutable release; the folder alone is enough, wherever it was copied to."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Open the release in a folder."""
+        self.folder = Path(folder)
+        self.record: dict[str, Any] = releases.read(self.folder)
+
+    @property
+    def ref(self) -> str:
+        """Give its name, such as `movietweetings@v3`."""
+        return f"{self.record['dataset']}@v{self.record['version']}"
+
+    @property
+    def tables(self) -> list[str]:
+        """Give the names of its tables."""
+        return sorted(self.record["rows"])
+
+    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """Read a table, all of it or some columns; raises WarehouseError listing those there are."""
+        return parquet.read(self.folder, name, columns)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Give `metrics.json`: collisions, codebook use, reconstruction, ledger, audit."""
+        metrics: dict[str, Any] = files.read_json(self.folder / "metrics.json")
+        return metrics
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Give the vocabulary that token ids are in."""
+        return Vocabulary.load(self.folder / "vocabulary.json")
+
+    def trie(self) -> Trie:
+        """Give the prefix tree over all SIDs, for constrained decoding."""
+        return Trie.load(self.folder / "trie.safetensors")
+
+    def tokenizer(self) -> "Tokenizer":
+        """Give the fitted tokenizer."""
+        from sid_tokenizers.registry import load
+
+        return load(self.folder / "tokenizer")
+
+    def samples(self, split: str, *, max_history: int = 50) -> Samples:
+        """Give the samples of `train`, `valid` or `test` as numpy arrays of token ids; needs no torch."""
+        if not (self.folder / f"{split}.arrow").is_file():
+            there = ", ".join(path.stem for path in sorted(self.folder.glob("*.arrow")))
+            raise WarehouseError(f"{self.ref}: has no split {split!r}; there are: {there}")
+        column = self.table("sids", ["token_ids"])["token_ids"].combine_chunks()
+        tokens = column.flatten().to_numpy().reshape(len(column), -1)
+        vocabulary = self.vocabulary
+        return Samples(
+            self.folder,
+            split,
+            np.ascontiguousarray(tokens),
+            pad=vocabulary.pad,
+            max_history=max_history,
+        )
+
+    def sequences(self, split: str, *, max_history: int = 50) -> "TorchSamples":
+        """Give the samples of a split as a map-style torch Dataset of SID token ids, memory-mapped.
+
+        Each sample is a dict: `history` (max_history * L,) left-padded and `target` (L,), both int64
+        tensors; `history_length` in items, `user_index` and `target_item` as numbers.
+        Raises MissingExtraError without torch; `samples` gives the same as numpy arrays.
+        """
+        from sid_warehouse.torch_samples import TorchSamples
+
+        return TorchSamples(self.samples(split, max_history=max_history))
