@@ -8,7 +8,6 @@
 Importing it is cheap: nothing but this file is loaded until it is used.
 """
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from sid_warehouse import Release, Warehouse
 
 __all__ = ["Release", "Warehouse", "open"]
-__version__ = version("sidmill")
 
 
 def open(path: "str | Path") -> "Warehouse":
@@ -28,6 +26,10 @@ def open(path: "str | Path") -> "Warehouse":
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("sidmill")
     if name in ("Release", "Warehouse"):
         import sid_warehouse
 

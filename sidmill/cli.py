@@ -11,6 +11,7 @@ import typer
 
 from sid_flows.plan import Plan, check_step, make_plan
 from sid_flows.recipe import warehouse_path
+from sid_pipelines.chain import PUBLISH
 from sid_schemas import MissingExtraError, SidmillError, WarehouseError
 from sid_warehouse import catalog as catalogs
 from sid_warehouse.reader import Release, Warehouse
@@ -31,6 +32,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+class StoppedError(SidmillError):
+    """Ctrl-C."""
+
+    exit_code = 130
+
 
 RecipeArg = Annotated[Path, typer.Argument(help="the recipe, a TOML file")]
 RefArg = Annotated[str, typer.Argument(help="a release: DATASET (the latest) or DATASET@vN")]
@@ -55,11 +63,10 @@ def run(
 ) -> None:
     """Run the whole chain to a new release; what is done already is not run again."""
     place, overrides = warehouse_path(warehouse), tuple(set_ or ())
-    if until:
-        check_step(until)
+    until = None if until is None or check_step(until) == PUBLISH else until
     plan = make_plan(recipe, place, overrides)
-    if plan.complete and until is None:
-        _nothing_to_do(plan, json=json)
+    if plan.complete_through(until):
+        _nothing_to_do(plan, until, json=json)
         return
     result = _build(recipe, place, overrides, until, json=json)
     if json:
@@ -70,9 +77,16 @@ def run(
         say(f"stopped after {result['stage']}: {result['folder']}")
 
 
-def _nothing_to_do(plan: Plan, *, json: bool) -> None:
+def _nothing_to_do(plan: Plan, until: str | None, *, json: bool) -> None:
     release = plan.published
-    assert release is not None
+    if until or release is None:
+        if json:
+            print_json({"status": "unchanged", "stage": until})
+        else:
+            say(f"nothing to do: all stages through {until} are done")
+        return
+    if not catalogs.is_current(plan.warehouse):  # killed between the release and its catalog
+        catalogs.refresh(plan.warehouse)
     ref = f"{release['dataset']}@v{release['version']}"
     names = ("dataset", "version", "fingerprint")
     if json:
@@ -103,10 +117,27 @@ def _build(
     token = reporter.set(report)
     try:
         return build(str(recipe), str(warehouse), list(overrides), until)
+    except KeyboardInterrupt as error:
+        _forget_frames(error)
+        raise StoppedError("stopped; finished stages are kept, run the same command to go on") from None
+    except SidmillError as error:
+        _forget_frames(error)
+        raise type(error).__new__(type(error), *error.args) from None
     finally:
         reporter.reset(token)
         if isinstance(report, BarReporter):
             report.close()
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Empty an error's traceback.
+
+    Prefect keeps the error beyond exit, and with its frames DuckDB, which then prints leak warnings.
+    """
+    held: BaseException | None = error
+    while held is not None:
+        held.__traceback__ = None
+        held = held.__cause__ or held.__context__
 
 
 def _tell_release(warehouse: Path, ref: str) -> None:
@@ -277,9 +308,6 @@ def main() -> None:
     except SidmillError as error:
         complain(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        complain("stopped; finished stages are kept, run the same command to go on")
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ def build(
     overrides: `key=value`, as with --set. until: the stage to stop after. Gives the release's name and
     fingerprint, or the last stage where it stopped early.
     """
+    until = None if until is None or plan.check_step(until) == PUBLISH else until
     prefect_settings.bind_server_to_us()
     made = plan.make_plan(recipe_path, recipe.warehouse_path(warehouse), tuple(overrides or ()))
     made.store.sweep()
@@ -50,7 +51,7 @@ def build(
         name = planned.stage.name
         inputs = {parent: outputs[parent] for parent in planned.stage.parents}
         outputs[name] = stage.with_options(name=name)(made, planned, inputs)
-    if until is not None and until != PUBLISH:
+    if until is not None:
         last = outputs[until]
         return {"stage": until, "key": last.manifest["key"], "folder": str(last.folder)}
     release = publish(made, outputs)

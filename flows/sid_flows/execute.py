@@ -4,11 +4,15 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import duckdb
+
 from sid_flows.plan import Plan, PlannedStage
+from sid_flows.report import render
 from sid_flows.reporting import reporter
 from sid_pipelines import publish
 from sid_pipelines.ingest import check_rejects
 from sid_pipelines.stage import Resources, Work
+from sid_schemas import DataError, WarehouseError
 from sid_warehouse import files
 from sid_warehouse.stages import StageOutput
 
@@ -32,21 +36,28 @@ def execute(plan: Plan, planned: PlannedStage, inputs: Mapping[str, StageOutput]
 
 
 def _run(plan: Plan, planned: PlannedStage, inputs: Mapping[str, StageOutput]) -> StageOutput:
-    stage, report = planned.stage, reporter.get()
+    stage, report, memory = planned.stage, reporter.get(), plan.recipe.engine.memory
     identity = stage.identity(planned.params, planned.parents)
     with (
         files.explained(plan.warehouse),
         plan.store.write(stage.name, planned.key, identity) as draft,
     ):
-        outcome = stage.run(
-            Work(
-                params=planned.params,
-                inputs={name: inputs[name] for name in stage.parents},
-                out=draft,
-                resources=Resources(memory=plan.recipe.engine.memory),
-                progress=lambda done, total: report.progress(stage.name, done, total),
-            )
+        work = Work(
+            params=planned.params,
+            inputs={name: inputs[name] for name in stage.parents},
+            out=draft,
+            resources=Resources(memory=memory),
+            progress=lambda done, total: report.progress(stage.name, done, total),
         )
+        try:
+            outcome = stage.run(work)
+        except duckdb.OutOfMemoryException as error:
+            raise DataError(
+                f"{stage.name}: needs more than [engine] memory = {memory!r}; raise it, or use fewer "
+                f"cores ({str(error).splitlines()[0]})"
+            ) from error
+        except duckdb.IOException as error:
+            raise WarehouseError(f"{plan.warehouse}: {stage.name}: {str(error).splitlines()[0]}") from error
         return draft.commit(outcome.facts, outcome.summary)
 
 
@@ -55,7 +66,7 @@ def finish(plan: Plan, outputs: Mapping[str, StageOutput]) -> dict[str, Any]:
     report, started = reporter.get(), time.monotonic()
     report.started("publish")
     release = publish.publish(
-        plan.warehouse, plan.recipe.dataset, outputs, plan.recipe.as_written(), plan.raw_files
+        plan.warehouse, plan.recipe.dataset, outputs, plan.recipe.as_written(), plan.raw_files, render
     )
     summary = f"{release['dataset']}@v{release['version']}, {len(release['files'])} files"
     report.finished("publish", summary, time.monotonic() - started)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sid_flows.recipe import Recipe, load_recipe
-from sid_pipelines.chain import CHAIN, PUBLISH, STEPS
+from sid_pipelines.chain import CHAIN, STEPS
 from sid_pipelines.clean import CleanParams
 from sid_pipelines.collisions import CollisionParams
 from sid_pipelines.embed import EmbedParams
@@ -26,7 +26,7 @@ from sid_pipelines.stage import Stage, keyed
 from sid_pipelines.text import TextParams
 from sid_pipelines.tokenize import TokenizeParams
 from sid_schemas import RecipeError, SourceError
-from sid_warehouse import catalog, files, releases
+from sid_warehouse import files, releases
 from sid_warehouse.stages import StageOutput, StageStore
 
 
@@ -54,17 +54,18 @@ class Plan:
     fingerprint: str
     published: dict[str, Any] | None
 
-    @property
-    def complete(self) -> bool:
-        """Say whether nothing is left to do."""
-        return self.published is not None and catalog.is_current(self.warehouse)
+    def complete_through(self, until: str | None) -> bool:
+        """Say whether nothing is left to do up to and with a stage, or up to the release."""
+        if until is None:
+            return self.published is not None
+        return all(planned.done for planned in self.through(until))
 
     def through(self, until: str | None) -> tuple[PlannedStage, ...]:
         """Give the stages up to and with `until`, or all."""
-        if until is None or until == PUBLISH:
+        if until is None:
             return self.stages
         names = [planned.stage.name for planned in self.stages]
-        return self.stages[: names.index(check_step(until)) + 1]
+        return self.stages[: names.index(until) + 1]
 
 
 def check_step(name: str) -> str:
@@ -177,6 +178,15 @@ def _why(store: StageStore, stage: Stage, params: Any, planned: Mapping[str, Pla
         return "never run"
     if newest.manifest["revision"] != stage.revision:
         return f"code changed (revision {newest.manifest['revision']} -> {stage.revision})"
-    before, now = newest.manifest["params"], keyed(params)
-    changed = sorted(name for name in now if before.get(name) != files.as_json(now[name]))
+    before, now = _flat(newest.manifest["params"]), _flat(files.as_json(keyed(params)))
+    changed = sorted(name for name in before | now if before.get(name) != now.get(name))
     return f"changed: {', '.join(changed)}" if changed else "other parents"
+
+
+def _flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Give nested parameters under dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in params.items():
+        inner = isinstance(value, Mapping)
+        flat |= _flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+    return flat

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sid_pipelines.embed import read_vectors
+from sid_pipelines.arrays import codes_column, matrix, read_vectors
 from sid_pipelines.stage import Outcome, Stage, Work, count
-from sid_pipelines.tokenize import codes_column
 from sid_schemas.tables import SID_TO_ITEMS, SIDS
 from sid_tokenizers import Trie, Vocabulary, load, resolve
 from sid_tokenizers.base import Codes
@@ -28,8 +27,7 @@ def run(work: Work) -> Outcome:
     params: CollisionParams = work.params
     coded = work.inputs["tokenize"]
     table = coded.read("codes")
-    column = table["codes"].combine_chunks()
-    codes: Codes = column.flatten().to_numpy().reshape(len(column), -1)
+    codes = matrix(table["codes"]).astype(np.int32, copy=False)
     X = read_vectors(work.inputs["embed"])
     tokenizer = load(coded.folder / "tokenizer")
     resolution = resolve(codes, X, tokenizer, policy=params.policy)

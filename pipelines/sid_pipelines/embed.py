@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from sid_pipelines.arrays import vectors_column
 from sid_pipelines.encoders import TextEncoder
 from sid_pipelines.stage import Outcome, Stage, Work, count
 from sid_schemas import DataError, embeddings_table
-from sid_warehouse.stages import StageOutput
+from sid_tokenizers.base import Vectors
 
 
 @dataclass(frozen=True)
@@ -47,23 +47,13 @@ def run(work: Work) -> Outcome:
     return Outcome(facts, f"{count(len(vectors), 'vector')} of {vectors.shape[1]} numbers")
 
 
-def _as_arrow(texts: pa.Table, vectors: npt.NDArray[np.float32]) -> pa.Table:
-    n, dim = vectors.shape
-    vector = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dim)
-    return pa.table(
-        {
-            "item_index": texts["item_index"],
-            "item_id": texts["item_id"],
-            "vector": vector,
-            "present": pa.array(np.ones(n, dtype=bool)),
-        }
-    )
-
-
-def read_vectors(embedded: StageOutput) -> npt.NDArray[np.float32]:
-    """Read the vectors of an embed output as (n, d) float32, row i being item_index i."""
-    column = embedded.read(embedded.facts["name"], ["vector"])["vector"].combine_chunks()
-    return np.ascontiguousarray(column.flatten().to_numpy().reshape(len(column), -1))
+def _as_arrow(texts: pa.Table, vectors: Vectors) -> pa.Table:
+    columns = {name: texts[name] for name in ("item_index", "item_id")}
+    columns |= {
+        "vector": vectors_column(vectors),
+        "present": pa.array(np.ones(len(vectors), dtype=bool)),
+    }
+    return pa.table(columns)
 
 
 STAGE = Stage("embed", revision=1, parents=("text",), run=run)

@@ -1,6 +1,6 @@
 """Publish: gather what the stages made into one release, with its metrics, lineage and report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from sid_warehouse import catalog, files, parquet, releases
 from sid_warehouse.stages import StageOutput
 
 REVISION = 1
+Render = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, StageOutput]], str]
 EXTRA_FILES: Mapping[str, tuple[str, ...]] = {
     "sequences": ("sequences.arrow", "train.arrow", "valid.arrow", "test.arrow"),
     "collisions": ("trie.safetensors", "vocabulary.json"),
@@ -28,10 +29,12 @@ def publish(
     outputs: Mapping[str, StageOutput],
     recipe: Mapping[str, Any],
     raw_files: Sequence[Mapping[str, Any]],
+    render: Render,
 ) -> dict[str, Any]:
     """Publish the outputs of all stages as one release and refresh the catalog.
 
-    Publishing the same outputs again publishes nothing; the release that has them is given.
+    render makes `report.html` from (record, metrics, outputs). Publishing the same outputs again
+    publishes nothing; the release that has them is given.
     """
     tables = published_tables(outputs)
     contents = {
@@ -43,6 +46,7 @@ def publish(
         contents |= {name: outputs[stage].folder / name for name in names}
     embedded = outputs["embed"].facts
     record = {
+        "dataset": dataset,
         "fingerprint": fingerprint({name: output.manifest["key"] for name, output in outputs.items()}),
         "recipe": recipe,
         "raw_files": raw_files,
@@ -53,9 +57,11 @@ def publish(
         "gates": summary_of(outputs["gates"]),
     }
     with files.writing(warehouse) as scratch:
-        metrics = scratch / "metrics.json"
-        files.write_json(metrics, gather_metrics(outputs))
-        release = releases.publish(warehouse, dataset, {**contents, "metrics.json": metrics}, record)
+        metrics = gather_metrics(outputs)
+        files.write_json(scratch / "metrics.json", metrics)
+        (scratch / "report.html").write_text(render(record, metrics, outputs), encoding="utf-8")
+        contents |= {name: scratch / name for name in ("metrics.json", "report.html")}
+        release = releases.publish(warehouse, dataset, contents, record)
     catalog.refresh(warehouse)
     return release
 

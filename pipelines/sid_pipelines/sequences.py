@@ -65,8 +65,7 @@ def run(work: Work) -> Outcome:
                     order by user_index, place""").to_arrow_reader(),
             )
     for table in (SEQUENCES, *SPLITS):
-        written = parquet.read(work.out.folder, table.name)
-        parquet.write_ipc(work.out.folder / f"{table.name}.arrow", written)
+        parquet.write_ipc(work.out.folder, table)
     rows = work.out.rows
     parts = [count(rows["sequences"], "user sequence")]
     parts += [count(rows[table.name], f"{table.name} sample") for table in SPLITS]

@@ -8,9 +8,8 @@ from typing import Any
 import duckdb
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from sid_pipelines.embed import read_vectors
+from sid_pipelines.arrays import codes_column, read_vectors
 from sid_pipelines.stage import Outcome, Stage, Work, count
 from sid_schemas.tables import CODES
 from sid_tokenizers import tokenizer_named
@@ -69,13 +68,6 @@ def train_items(connection: duckdb.DuckDBPyConnection, split: StageOutput, n: in
     mask = np.zeros(n, dtype=bool)
     mask[np.asarray(seen, dtype=np.int64)] = True
     return mask
-
-
-def codes_column(codes: npt.NDArray[np.int32]) -> pa.ListArray:
-    """Give (n, L) codes as an Arrow list column."""
-    n, length = codes.shape
-    offsets = pa.array(np.arange(0, (n + 1) * length, length, dtype=np.int32))
-    return pa.ListArray.from_arrays(offsets, pa.array(codes.reshape(-1)))
 
 
 STAGE = Stage("tokenize", revision=1, parents=("split", "embed"), run=run)

@@ -10,7 +10,6 @@ own and `join ... using (item_index)` could not tell them apart.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,19 @@ METRICS = "create table metrics (dataset varchar, version integer, metric varcha
 
 
 def refresh(warehouse: Path) -> Path:
-    """Build the catalog anew from the releases on disk and swap it in; give its path."""
+    """Build the catalog anew from the releases on disk and swap it in; give its path.
+
+    Repeats where another process published meanwhile, so that the last one to swap knows all.
+    """
     path = warehouse / NAME
+    while True:
+        before = _on_disk(warehouse)
+        _build(warehouse, path)
+        if _on_disk(warehouse) == before:
+            return path
+
+
+def _build(warehouse: Path, path: Path) -> None:
     with files.writing(warehouse) as folder:
         fresh = folder / NAME
         with db.connect(database=fresh) as connection:
@@ -40,8 +50,7 @@ def refresh(warehouse: Path) -> Path:
             for dataset in releases.datasets(warehouse):
                 _add_dataset(connection, warehouse, dataset)
         files.sync(fresh)
-        os.replace(fresh, path)  # noqa: PTH105 (names both sides)
-    return path
+        fresh.replace(path)
 
 
 def is_current(warehouse: Path) -> bool:
@@ -49,17 +58,20 @@ def is_current(warehouse: Path) -> bool:
     path = warehouse / NAME
     if not path.exists():
         return False
-    on_disk = {
-        (dataset, version)
-        for dataset in releases.datasets(warehouse)
-        for version in releases.versions(warehouse, dataset)
-    }
     try:
         with duckdb.connect(str(path), read_only=True) as connection:
             known = connection.sql("select dataset, version from releases").fetchall()
     except duckdb.Error:
         return False
-    return set(known) == on_disk
+    return set(known) == _on_disk(warehouse)
+
+
+def _on_disk(warehouse: Path) -> set[tuple[str, int]]:
+    return {
+        (dataset, version)
+        for dataset in releases.datasets(warehouse)
+        for version in releases.versions(warehouse, dataset)
+    }
 
 
 def _add_dataset(connection: duckdb.DuckDBPyConnection, warehouse: Path, dataset: str) -> None:

@@ -1,5 +1,6 @@
 """Files that are whole or absent: hash, copy, write under a temporary name, sync, rename."""
 
+import errno
 import hashlib
 import json
 import os
@@ -131,12 +132,19 @@ def _alive(pid: int) -> bool:
     return True
 
 
+REFUSALS = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST,
+}  # fmt: skip
+
+
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn a refused write below `path` into one line that says what to do."""
+    """Turn a refused write below `path` into one line that says what to do; other errors pass."""
     try:
         yield
     except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
         reason = error.strerror or str(error)
         raise WarehouseError(
             f"{path}: cannot be written ({reason}). Mend the permissions or the disk, "

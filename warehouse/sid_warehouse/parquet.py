@@ -60,7 +60,7 @@ def write(folder: Path, table: Table, batches: pa.Table | Iterable[pa.RecordBatc
     written, number = 0, 0
     writer = _writer(target, number, schema)
     try:
-        for group in _groups(batches, schema):
+        for group in _groups(batches, schema, ROWS_PER_GROUP):
             if written and written % ROWS_PER_PART == 0:
                 writer.close()
                 number += 1
@@ -72,11 +72,18 @@ def write(folder: Path, table: Table, batches: pa.Table | Iterable[pa.RecordBatc
     return written
 
 
-def write_ipc(path: Path, table: pa.Table) -> None:
-    """Write an uncompressed Arrow IPC file, in record batches of IPC_BATCH rows, to be memory-mapped."""
-    table = table.combine_chunks()
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=IPC_BATCH)
+def write_ipc(folder: Path, table: Table) -> None:
+    """Write the uncompressed twin of a table, `<table>.arrow`, to be memory-mapped.
+
+    Its record batches have IPC_BATCH rows, the last one fewer. The table streams through.
+    """
+    schema = table.arrow()
+    files = (pq.ParquetFile(part) for part in parts(folder, table.name))
+    batches = (batch for file in files for batch in file.iter_batches())
+    path = folder / f"{table.name}.arrow"
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for group in _groups(batches, schema, IPC_BATCH):
+            writer.write_table(group)
 
 
 def _writer(folder: Path, number: int, schema: pa.Schema) -> pq.ParquetWriter:
@@ -96,18 +103,18 @@ def _is_vector(field: pa.Field) -> bool:
     return bool(pa.types.is_fixed_size_list(field.type))
 
 
-def _groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Cut batches of any size into tables of ROWS_PER_GROUP rows, the last one shorter."""
+def _groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema, size: int) -> Iterator[pa.Table]:
+    """Cut batches of any size into tables of `size` rows, the last one shorter."""
     held: list[pa.RecordBatch] = []
     count = 0
     for batch in batches:
         held.append(conform(batch, schema))
         count += batch.num_rows
-        while count >= ROWS_PER_GROUP:
+        while count >= size:
             table = pa.Table.from_batches(held, schema)
-            yield table.slice(0, ROWS_PER_GROUP).combine_chunks()
-            held = table.slice(ROWS_PER_GROUP).to_batches()
-            count -= ROWS_PER_GROUP
+            yield table.slice(0, size).combine_chunks()
+            held = table.slice(size).to_batches()
+            count -= size
     if count:
         yield pa.Table.from_batches(held, schema).combine_chunks()
 

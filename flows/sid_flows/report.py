@@ -1,0 +1,178 @@
+"""`report.html`: one self-contained page that says whether the new IDs are good. No script, no network."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from sid_warehouse.stages import StageOutput
+
+STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8882; --bar: #4a7dbd; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin-bottom: .2rem } h2 { font-size: 1.1rem; margin-top: 2.2rem }
+.wide { overflow-x: auto } .soft { opacity: .7 }
+table { border-collapse: collapse; min-width: 100% }
+th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line);
+  vertical-align: top }
+td:last-child:not(.number) { min-width: 12rem }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+code { font-size: .9em } .bar { background: var(--soft); min-width: 6rem; height: .8rem }
+.bar span { display: block; background: var(--bar); height: 100% }
+dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .8rem }
+dt { opacity: .7; font-size: .85em } dd { margin: 0; font-size: 1.3rem }
+"""
+GROUPS, TITLES = 6, 8  # first codes shown as examples, titles of each
+
+
+def render(record: Mapping[str, Any], metrics: Mapping[str, Any], outputs: Mapping[str, StageOutput]) -> str:
+    """Give the page for a release about to be published."""
+    resolved, split = metrics["collisions"], metrics["split"]
+    audit = split["audit"]
+    page = [
+        f"<h1>{escape(record['dataset'])}</h1>",
+        f'<p class="soft">fingerprint <code>{record["fingerprint"]}</code>, '
+        f"{len(record['gates'])} gate checks hold</p>",
+        _headline(record, metrics),
+        "<h2>What cleaning removed</h2>",
+        _table(
+            ["step", "interactions", "users", "items", "removed", "kept", "reason"],
+            _waterfall(metrics["ledger"]),
+        ),
+        "<h2>Codes</h2>",
+        f"<p>{escape(metrics['tokenizer']['tokenizer'])}, fitted on "
+        f"{metrics['tokenizer']['fit_items']:,} {escape(metrics['tokenizer']['fit_scope'])}. Use of each "
+        "level, after resolution; perplexity as a share of the codes, 1 being even use.</p>",
+        _table(
+            ["level", "codes", "used", "dead", "perplexity", "Gini", "largest"],
+            [
+                [
+                    one["level"],
+                    one["codes"],
+                    one["used"],
+                    one["dead"],
+                    _bar(one["perplexity_share"]),
+                    round(one["gini"], 3),
+                    one["max_count"],
+                ]
+                for one in resolved["levels"]
+            ],
+        ),
+        f"<h2>Collisions</h2><p>Policy {escape(resolved['policy'])} moved {resolved['moved']:,} items.</p>",
+        _table(
+            ["", "before", "after"],
+            [
+                [name.replace("_", " "), value, resolved["after"][name]]
+                for name, value in resolved["before"].items()
+            ],
+        ),
+        "<h2>Items under the same first code</h2>",
+        _table(["code", "items", "examples, most popular first"], _examples(outputs)),
+        f"<h2>Split: {escape(split['protocol'])}</h2><p>Equal times are ordered by {escape(split['ties'])}. "
+        f"{audit['test_ties']:,} test targets ({audit['test_tie_rate']:.2%}) share their time with the event "
+        f"before. {audit['unseen_items']['test']:,} test targets were never seen in training. "
+        f"Known leak: {escape(audit['leaks'])} (so for "
+        f"{audit['test_targets_before_last_train_event']:,}).</p>",
+        "<h2>Lineage</h2>",
+        _table(
+            ["raw file", "bytes", "SHA-256"],
+            [[one["label"], one["bytes"], _code(one["sha256"])] for one in record["raw_files"]],
+        ),
+        _table(
+            ["stage", "key", "what it did", "seconds"],
+            [
+                [name, _code(one["key"]), one["summary"], f"{one['seconds']:.1f}"]
+                for name, one in record["stages"].items()
+            ],
+        ),
+        f"<details><summary>All {len(record['gates'])} gate checks</summary>",
+        _table(
+            ["table", "check", "measured", "expected", "why"],
+            [
+                [one[name] for name in ("table", "check", "measured", "expected", "why")]
+                for one in record["gates"]
+            ],
+        ),
+        "</details>",
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(record['dataset'])} - sidmill</title><style>{STYLE}</style></head><body>"
+        + "\n".join(page)
+        + "</body></html>\n"
+    )
+
+
+class _Markup(str):
+    """HTML that is escaped already."""
+
+
+def _code(text: str) -> _Markup:
+    return _Markup(f"<code>{escape(text)}</code>")
+
+
+def _bar(share: float) -> _Markup:
+    width = f"{100 * min(max(share, 0.0), 1.0):.1f}"
+    return _Markup(f'{share:.3f}<div class="bar"><span style="width:{width}%"></span></div>')
+
+
+def _headline(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    rows, after = record["rows"], metrics["collisions"]["after"]
+    held = metrics["tokenizer"]["reconstruction"]
+    numbers = {
+        "items": f"{rows['items']:,}",
+        "users": f"{rows['users']:,}",
+        "interactions": f"{rows['interactions']:,}",
+        "rejected rows": f"{metrics['rejects']:,}",
+        "uniquely identified": f"{after['uniquely_identified']:.1%}",
+        "neighbour overlap at 10": f"{metrics['collisions']['neighbour_overlap_at_10']:.3f}",
+        "relative error, fitted": f"{held['fit']['relative_error']:.3f}",
+    }
+    if held["held_out"]:
+        numbers["relative error, held out"] = f"{held['held_out']['relative_error']:.3f}"
+    return "<dl>" + "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in numbers.items()) + "</dl>"
+
+
+def _waterfall(ledger: Sequence[Mapping[str, Any]]) -> Iterable[Sequence[Any]]:
+    first = ledger[0]["interactions"]
+    for row in ledger:
+        numbers = [row[name] for name in ("step", "interactions", "users", "items", "removed")]
+        yield [*numbers, _bar(row["interactions"] / first), row["reason"]]
+
+
+def _examples(outputs: Mapping[str, StageOutput]) -> Iterable[Sequence[Any]]:
+    """Give the largest groups of items with one first code, and their most popular titles."""
+    items = outputs["sequences"].read("items", ["title", "item_id", "popularity_train"]).to_pylist()
+    sids = outputs["collisions"].read("sids", ["sid"])["sid"].to_pylist()
+    groups: dict[int, list[dict[str, Any]]] = {}
+    for item, sid in zip(items, sids, strict=True):
+        groups.setdefault(sid[0], []).append(item)
+    largest = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))[:GROUPS]
+    for code, members in largest:
+        members.sort(key=lambda item: (-item["popularity_train"], item["item_id"]))
+        titles = (item["title"] or item["item_id"] for item in members[:TITLES])
+        yield [_code(f"<a_{code}>"), len(members), "; ".join(titles)]
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    rows = list(rows)
+    right = [bool(rows) and _numeric(rows[0][place]) for place in range(len(columns))]
+    head = "".join(
+        f"<th{' class=number' * numeric}>{escape(column)}</th>"
+        for column, numeric in zip(columns, right, strict=True)
+    )
+    body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _numeric(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, _Markup):
+        return f"<td>{value}</td>"
+    if _numeric(value):
+        shown = f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+        return f'<td class="number">{shown}</td>'
+    return f"<td>{escape('' if value is None else str(value))}</td>"

@@ -1,0 +1,52 @@
+import gzip
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import EXAMPLE, Run, run_chain, small_dump
+from hypothesis import settings
+
+EXIT = pytest.StashKey[int]()
+
+# No deadlines: the machine's noise is not a defect. The same examples in CI every time.
+settings.register_profile("ours", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("ours")
+
+
+@pytest.fixture(scope="session")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The example recipe on the real dump, run once, in this process. Tests only read it."""
+    return run_chain(EXAMPLE, tmp_path_factory.mktemp("example"))
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A small dump's release. Tests only read it."""
+    folder = tmp_path_factory.mktemp("small")
+    return run_chain(small_dump(folder), folder / "warehouse")
+
+
+@pytest.fixture
+def plain_dump(tmp_path: Path) -> Path:
+    """A folder with the example recipe beside a plain copy of the real dump, to be spoilt at will."""
+    folder = tmp_path / "data" / "movietweetings-50k"
+    folder.mkdir(parents=True)
+    for name in ("ratings.dat", "movies.dat"):
+        packed = EXAMPLE.parent / "data" / "movietweetings-50k" / f"{name}.gz"
+        (folder / name).write_bytes(gzip.decompress(packed.read_bytes()))
+    shutil.copy(EXAMPLE, tmp_path / "recipe.toml")
+    return tmp_path
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[EXIT] = int(exitstatus)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    # What tests still hold at exit makes DuckDB print pages of leak warnings over the summary.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if EXIT in config.stash:
+        os._exit(config.stash[EXIT])

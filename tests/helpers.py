@@ -1,0 +1,86 @@
+"""What several tests share: small dumps, and the chain without Prefect."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sid_flows.execute import execute, finish
+from sid_flows.plan import Plan, make_plan
+from sid_warehouse.reader import Release
+from sid_warehouse.stages import StageOutput
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "examples" / "movietweetings.toml"
+SHARED = ROOT.parent / "shared" / "data"
+QUERY = "select text, title from movietweetings.sids join movietweetings.items using (item_index) limit 5"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A chain that ran in this process."""
+
+    plan: Plan
+    outputs: dict[str, StageOutput]
+    record: dict[str, Any] | None
+
+    @property
+    def release(self) -> Release:
+        assert self.record is not None
+        folder = self.plan.warehouse / "releases" / self.record["dataset"] / f"v{self.record['version']}"
+        return Release(folder)
+
+
+def run_chain(recipe: Path, warehouse: Path, *overrides: str, until: str | None = None) -> Run:
+    """Run every stage in this process, as the flow's tasks do, and publish unless stopped before."""
+    plan = make_plan(recipe, warehouse, overrides)
+    outputs: dict[str, StageOutput] = {}
+    for planned in plan.through(until):
+        outputs[planned.stage.name] = execute(plan, planned, outputs)
+    return Run(plan, outputs, None if until else finish(plan, outputs))
+
+
+def sidmill(*arguments: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, away from any warehouse of the user's."""
+    command = [sys.executable, "-m", "sidmill", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), **options)
+    if check and done.returncode:
+        raise AssertionError(f"{arguments} gave {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(("SIDMILL_", "PREFECT_"))}
+
+
+def write_dump(folder: Path, ratings: list[str], movies: list[str]) -> Path:
+    """Write a MovieTweetings dump of these lines and a recipe beside it; give the recipe."""
+    dump = folder / "dump"
+    dump.mkdir(parents=True, exist_ok=True)
+    (dump / "ratings.dat").write_text("".join(f"{line}\n" for line in ratings), encoding="utf-8")
+    (dump / "movies.dat").write_text("".join(f"{line}\n" for line in movies), encoding="utf-8")
+    recipe = folder / "recipe.toml"
+    recipe.write_text(
+        'dataset = "small"\n[source]\nkind = "movietweetings"\npath = "dump"\n'
+        "[clean]\nk_core = 2\n[tokenize]\nlevels = [4, 4]\n"
+    )
+    return recipe
+
+
+def small_dump(folder: Path, *, users: int = 12, movies: int = 9, seed: int = 0) -> Path:
+    """Write a small dump in which every user rates several movies; give its recipe."""
+    draw = np.random.default_rng(seed)
+    genres = ["Drama", "Comedy|Short", "Horror", "Documentary", ""]
+    titles = [
+        f"{m:07d}::Film {'ABCDEFGHIJKLMNOP'[m % 16]}{m} ({1950 + m})::{genres[m % 5]}" for m in range(movies)
+    ]
+    ratings = []
+    for user in range(users):
+        for movie in sorted(draw.choice(movies, size=5, replace=False)):
+            second = 1_300_000_000 + int(draw.integers(0, 10**7))
+            ratings.append(f"{user + 1}::{movie:07d}::{int(draw.integers(0, 11))}::{second}")
+    return write_dump(folder, ratings, titles)

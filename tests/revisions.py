@@ -1,0 +1,104 @@
+"""Which code makes each stage's output, as one hash, so that no change goes without a new revision.
+
+The hash covers the stage's module and every module of ours it imports, however far, without comments
+and docstrings. `make lock` records it, and refuses where the revision was not raised.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+from sid_pipelines import publish
+from sid_pipelines.chain import CHAIN
+
+LOCK = Path(__file__).with_name("revisions.json")
+OURS = ("sid_schemas", "sid_tokenizers", "sid_warehouse", "sid_pipelines")
+# These carry work to and from a stage; they do not shape what it writes.
+NEUTRAL = {"sid_schemas.errors", "sid_pipelines.stage", "sid_warehouse.stages", "sid_warehouse.files"}
+
+
+def current() -> dict[str, dict[str, object]]:
+    """Give revision and code hash of every stage, and of publish."""
+    stages = {stage.name: (stage.revision, stage.run.__module__) for stage in CHAIN}
+    stages["publish"] = (publish.REVISION, publish.__name__)
+    return {
+        name: {"revision": revision, "code": code_hash(module)} for name, (revision, module) in stages.items()
+    }
+
+
+def code_hash(module: str) -> str:
+    """Give the hash over a module and all of ours that it imports."""
+    seen: dict[str, str] = {}
+    pending = [module]
+    while pending:
+        name = pending.pop()
+        if name in seen or name in NEUTRAL:
+            continue
+        tree = _parse(name)
+        pending += _imports(tree)
+        seen[name] = ast.dump(_without_docstrings(tree))
+    return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _parse(name: str) -> ast.Module:
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+
+
+def _imports(tree: ast.Module) -> list[str]:
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in OURS:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.append(inner if _is_module(inner) else node.module)
+    return found
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            value = body[0].value
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                node.body = body[1:]  # type: ignore[attr-defined]
+    return tree
+
+
+def problems(locked: dict[str, dict[str, object]], now: dict[str, dict[str, object]]) -> list[str]:
+    """Give a line for each stage whose code changed under an unchanged revision."""
+    return [
+        f"the code of stage {name!r} changed: raise its revision (now {now[name]['revision']}), "
+        "then run `make lock`"
+        for name in now
+        if name in locked
+        and locked[name]["code"] != now[name]["code"]
+        and locked[name]["revision"] == now[name]["revision"]
+    ]
+
+
+def main() -> int:
+    """Record the present code, unless a revision is missing."""
+    now = current()
+    found = problems(json.loads(LOCK.read_text()) if LOCK.exists() else {}, now)
+    for problem in found:
+        print(problem, file=sys.stderr)
+    if not found:
+        LOCK.write_text(json.dumps(now, indent=2) + "\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

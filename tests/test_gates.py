@@ -1,0 +1,113 @@
+"""Gates: each promise of a release is broken once, and the gate that guards it must see it."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+from helpers import Run, run_chain, small_dump
+
+from sid_flows.execute import execute
+from sid_pipelines import gates
+from sid_schemas import TABLES, Check, GateRefusedError, checks_of
+from sid_schemas.suites import judge, suite
+from sid_schemas.tables import SEQUENCES, SIDS, TEST, Table
+from sid_warehouse import parquet
+from sid_warehouse.stages import StageOutput
+
+
+def with_column(table: pa.Table, name: str, row: int, value: object) -> pa.Table:
+    values = table[name].to_pylist()
+    values[row] = value
+    place = table.column_names.index(name)
+    return table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
+
+
+def reverse(name: str) -> Callable[[pa.Table], pa.Table]:
+    return lambda table: with_column(table, name, 0, table[name][0].as_py()[::-1])
+
+
+def repeat_sid(table: pa.Table) -> pa.Table:
+    return with_column(table, "sid_key", 1, table["sid_key"][0].as_py())
+
+
+SPOILT: list[tuple[str, Table, Callable[[pa.Table], pa.Table], str]] = [
+    ("collisions", SIDS, repeat_sid, "sids.collision_rate"),
+    ("collisions", SIDS, lambda t: t.slice(0, len(t) - 1), "items.without_sid"),
+    ("collisions", SIDS, lambda t: with_column(t, "item_index", 1, 0), "sids.item_index_repeats"),
+    ("collisions", SIDS, lambda t: with_column(t, "sid", 0, [1]), "sids.uneven_length"),
+    ("collisions", SIDS, lambda t: with_column(t, "sid", 0, [-1, 0]), "sids.sid_bad_entries"),
+    ("sequences", TEST, lambda t: with_column(t, "target", 0, 99), "test.target_orphans"),
+    ("sequences", TEST, lambda t: with_column(t, "start", 0, 4), "test.history_after_target"),
+    ("sequences", TEST, lambda t: with_column(t, "end", 0, 2), "test.wrong_target"),
+    ("sequences", TEST, lambda t: with_column(t, "user_index", 0, 99), "test.user_index_orphans"),
+    ("sequences", TEST, lambda t: with_column(t, "target_ts", 0, 5), "test.history_after_target"),
+    ("sequences", TEST, lambda t: t.slice(0, 0), "test.rows"),
+    ("sequences", SEQUENCES, reverse("items"), "not_declared_order"),
+    ("sequences", SEQUENCES, reverse("ts"), "sequences.out_of_order"),
+    ("sequences", SEQUENCES, lambda t: with_column(t, "items", 0, [0]), "sequences.events_lost"),
+    ("sequences", SEQUENCES, lambda t: t.slice(1), "sequences.user_index_gaps"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("stage", "table", "spoil", "check"), SPOILT, ids=[case[3] for case in SPOILT])
+def test_a_broken_promise_is_refused(
+    small: Run, tmp_path: Path, stage: str, table: Table, spoil: Callable[[pa.Table], pa.Table], check: str
+) -> None:
+    folder = tmp_path / stage
+    shutil.copytree(small.outputs[stage].folder, folder)
+    shutil.rmtree(folder / table.name)
+    parquet.write(folder, table, spoil(small.outputs[stage].read(table.name)))
+    outputs = small.outputs | {stage: StageOutput(folder, small.outputs[stage].manifest)}
+    planned = next(one for one in small.plan.stages if one.stage.name == "gates")
+    fresh = replace(planned, done=None, key="0" * 16)
+    with pytest.raises(GateRefusedError, match="nothing was published") as caught:
+        execute(small.plan, fresh, outputs)
+    assert check in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 3
+    assert small.plan.store.find("gates", fresh.key) is None
+
+
+def test_collisions_left_are_refused_unless_allowed(tmp_path: Path) -> None:
+    recipe = small_dump(tmp_path)
+    crowded = ("collisions.policy=none", "tokenize.levels=[2, 2]")
+    with pytest.raises(GateRefusedError, match=r"sids\.collision_rate .*expected 0, got 0\.\d"):
+        run_chain(recipe, tmp_path / "w", *crowded)
+    assert not (tmp_path / "w" / "releases").exists()
+    done = run_chain(recipe, tmp_path / "w", *crowded, "gates.max_collision_rate=0.9")
+    assert done.release.metrics["collisions"]["after"]["collided_items"] > 0
+
+
+def test_a_missing_column_is_refused_before_any_data_is_read(small: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "collisions"
+    shutil.copytree(small.outputs["collisions"].folder, folder)
+    part = parquet.parts(folder, "sids")[0]
+    pa.parquet.write_table(small.outputs["collisions"].read("sids").drop_columns(["slot"]), part)
+    with pytest.raises(GateRefusedError, match="expected columns"):
+        gates._schema(folder, "sids")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_check_of_every_table_is_sql_that_runs(name: str) -> None:
+    with duckdb.connect() as connection:
+        for other, table in TABLES.items():
+            connection.register(other, table.arrow().empty_table())
+        measured = gates.measure(connection, checks_of(TABLES[name]))
+    assert set(measured[name]) == {check.name for check in checks_of(TABLES[name])}
+
+
+def test_great_expectations_judges_each_number() -> None:
+    checks = [Check("t", name, "", "why", 0, 1) for name in ("low", "in", "high", "missing")]
+    verdicts = judge(checks, {"t": {"low": -1.0, "in": 0.5, "high": 2.0, "missing": None}})
+    assert [verdict.passed for verdict in verdicts] == [False, True, False, False]
+
+
+def test_a_suite_says_why() -> None:
+    made = suite("sids", checks_of(SIDS))
+    notes = {one.column: one.meta["notes"] for one in made.expectations}
+    assert notes["item_index_gaps"] == "indexes count 0..N-1 without a gap"
+    assert len(notes) == len(checks_of(SIDS))

@@ -1,0 +1,158 @@
+"""Ingest: every line of the dump is a record or a reject with its reason."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+from helpers import Run, run_chain, write_dump
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sid_schemas import DataError, SourceError
+
+GOOD = ["1::0000001::7::1365029107", "1::0000002::8::1366576639"]
+MOVIES = ["0000001::One (1901)::Drama", "0000002::Two (1902)::Drama|Short"]
+
+
+def ingest(tmp_path: Path, ratings: list[str], movies: list[str], rate: float = 1.0) -> Run:
+    recipe = write_dump(tmp_path, ratings, movies)
+    return run_chain(recipe, tmp_path / "warehouse", f"clean.max_reject_rate={rate}", until="ingest")
+
+
+def test_the_real_dump_is_read_whole(example: Run) -> None:
+    raw = example.outputs["ingest"]
+    assert raw.manifest["rows"] == {"raw_interactions": 50_000, "raw_items": 7_505, "rejects": 0}
+    first = raw.read("raw_interactions").slice(0, 1).to_pylist()[0]
+    assert first == {
+        "user_id": "1",
+        "item_id": "1074638",
+        "ts": 1365029107000,
+        "event_type": "rating",
+        "value": 7.0,
+        "source_file": "movietweetings-50k/ratings.dat.gz",
+        "source_row": 1,
+    }
+    item = raw.read("raw_items").slice(0, 1).to_pylist()[0]
+    assert item["title"] == "Fantômas - À l'ombre de la guillotine (1913)"
+    assert item["category_path"] == ["Crime", "Drama"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("1,0000001,7,1365029107", "expected 4 fields separated by '::', got 1"),
+        ("1::0000001::7", "expected 4 fields separated by '::', got 3"),
+        ("1::0000001::7::1365029107::x", "expected 4 fields separated by '::', got 5"),
+        ("", "expected 4 fields separated by '::', got 1"),
+        ("::0000001::7::1365029107", "expected a user id first, got nothing"),
+        ("1::::7::1365029107", "expected a movie id second, got nothing"),
+        ("1::0000001::good::1365029107", "expected a number as rating"),
+        ("1::0000001::nan::1365029107", "expected a number as rating"),
+        ("1::0000001::11::1365029107", "expected a rating from 0 to 10"),
+        ("1::0000001::7::April", "expected whole unix seconds as time"),
+        ("1::0000001::7::-5", "expected unix seconds from 1970 to 2100"),
+        ("1::0000001::7::1365029107000", "expected unix seconds from 1970 to 2100"),
+    ],
+)
+def test_a_bad_row_goes_to_the_rejects_with_its_reason(tmp_path: Path, line: str, reason: str) -> None:
+    done = ingest(tmp_path, [GOOD[0], line, GOOD[1]], MOVIES)
+    [reject] = done.outputs["ingest"].read("rejects").to_pylist()
+    assert reject == {"source_file": "dump/ratings.dat", "source_row": 2, "reason": reason, "raw": line}
+    kept = done.outputs["ingest"].read("raw_interactions")
+    assert kept["source_row"].to_pylist() == [1, 3]
+
+
+def test_too_many_rejects_stop_the_run_and_show_the_first(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        ingest(tmp_path, [*GOOD, "1::0000001::good::1365029107"], MOVIES, rate=0.01)
+    assert str(caught.value) == (
+        "dump/ratings.dat: 1 of 3 rows rejected (33.3%, allowed 1.0%). First: row 3: expected a number as "
+        "rating, got '1::0000001::good::1365029107'. Mend the file or [source], or raise "
+        "[clean] max_reject_rate"
+    )
+
+
+def test_the_limit_judges_a_reused_ingest_too(tmp_path: Path) -> None:
+    ratings = [*GOOD, "1::0000001::good::1365029107"]
+    assert ingest(tmp_path, ratings, MOVIES, rate=0.5).outputs["ingest"]
+    with pytest.raises(DataError, match="1 of 3 rows rejected"):
+        ingest(tmp_path, ratings, MOVIES, rate=0.01)
+
+
+def test_a_wrong_separator_says_what_was_expected(tmp_path: Path) -> None:
+    commas = [line.replace("::", ",") for line in GOOD]
+    with pytest.raises(DataError, match=r"2 of 2 rows rejected .*expected 4 fields separated by '::', got 1"):
+        ingest(tmp_path, commas, MOVIES, rate=0.01)
+
+
+def test_a_missing_file_names_what_the_folder_holds(tmp_path: Path) -> None:
+    recipe = write_dump(tmp_path, GOOD, MOVIES)
+    (tmp_path / "dump" / "movies.dat").unlink()
+    with pytest.raises(SourceError, match=r"movies\.dat: no such file.*the folder holds: ratings\.dat"):
+        run_chain(recipe, tmp_path / "warehouse", until="ingest")
+    with pytest.raises(SourceError, match=r"path = 'nowhere': expected a folder"):
+        run_chain(recipe, tmp_path / "warehouse", "source.path=nowhere", until="ingest")
+    with pytest.raises(SourceError, match=r"matches nothing"):
+        run_chain(recipe, tmp_path / "warehouse", "source.path=no*", until="ingest")
+
+
+def test_broken_files_stop_the_chain_with_their_row(plain_dump: Path) -> None:
+    folder, recipe = plain_dump / "data/movietweetings-50k", plain_dump / "recipe.toml"
+    movies = folder / "movies.dat"
+    content = movies.read_text()
+    movies.write_text(content, encoding="latin-1", errors="replace")
+    with pytest.raises(SourceError, match=r"movies\.dat, row 1: byte b'\\xf4'.*expected utf-8 text"):
+        run_chain(recipe, plain_dump / "w", until="ingest")
+    assert run_chain(recipe, plain_dump / "w", "source.encoding=latin-1", until="ingest").outputs["ingest"]
+    movies.write_text(content)
+    packed = gzip.compress((folder / "ratings.dat").read_bytes())
+    (folder / "ratings.dat.gz").write_bytes(packed[:-10_000])
+    (folder / "ratings.dat").unlink()
+    with pytest.raises(SourceError, match=r"ratings\.dat\.gz, row \d+: the gzip stream is truncated"):
+        run_chain(recipe, plain_dump / "w", until="ingest")
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_of_two_descriptions_one_stays_whatever_the_order(tmp_path: Path, swap: bool) -> None:
+    twice = ["0000001::One (1901)::Drama", "0000001::Uno (1901)::Drama"]
+    movies = [*(reversed(twice) if swap else twice), MOVIES[1]]
+    done = ingest(tmp_path, GOOD, movies)
+    assert done.outputs["ingest"].read("raw_items")["title"].to_pylist() == ["One (1901)", "Two (1902)"]
+    [reject] = done.outputs["ingest"].read("rejects").to_pylist()
+    assert reject["reason"] == "item 0000001 is described more than once; kept 'One (1901)'"
+
+
+def test_several_folders_are_one_dump(tmp_path: Path) -> None:
+    for name, line in (("jan", GOOD[0]), ("feb", GOOD[1])):
+        write_dump(tmp_path / name, [line], MOVIES)
+        (tmp_path / name / "dump").rename(tmp_path / f"dump-{name}")
+    recipe = tmp_path / "jan" / "recipe.toml"
+    done = run_chain(
+        recipe, tmp_path / "w", 'source.path="../dump-*"', "clean.max_reject_rate=1.0", until="ingest"
+    )
+    assert done.outputs["ingest"].read("raw_interactions")["source_file"].to_pylist() == [
+        "dump-feb/ratings.dat",
+        "dump-jan/ratings.dat",
+    ]
+
+
+LINE = st.one_of(
+    st.sampled_from(GOOD),
+    st.lists(
+        st.sampled_from(["1", "x", "", "::", "7", "1365029107", "9" * 30, "1e999", "\0", "é"]), max_size=6
+    ).map("::".join),
+    st.text(st.characters(exclude_characters="\r\n\ufeff", exclude_categories=("Cs",)), max_size=20),
+)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lines=st.lists(LINE, min_size=1, max_size=30))
+def test_no_line_is_ever_lost(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
+    done = ingest(tmp_path_factory.mktemp("fuzz"), lines, MOVIES)
+    raw = done.outputs["ingest"]
+    rows = (
+        raw.read("raw_interactions")["source_row"].to_pylist() + raw.read("rejects")["source_row"].to_pylist()
+    )
+    assert sorted(rows) == list(range(1, len(lines) + 1))
+    by_row = {row["source_row"]: row for row in raw.read("rejects").to_pylist()}
+    assert all(row["raw"] == lines[number - 1] and row["reason"] for number, row in by_row.items())

@@ -1,0 +1,92 @@
+"""Raw lines: numbered right, whatever the chunking; broken files told apart exactly."""
+
+import gzip
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sid_pipelines.sources.lines import line_batches
+from sid_schemas import SourceError
+
+
+def read(path: Path, encoding: str = "utf-8", chunk: int = 16) -> list[tuple[int, str]]:
+    batches = line_batches(path, encoding=encoding, chunk=chunk)
+    return [(row["source_row"], row["raw"]) for batch in batches for row in batch.to_pylist()]
+
+
+TEXT = st.text(st.characters(exclude_characters="\r\n\ufeff", exclude_categories=("Cs",)), max_size=30)
+
+
+@given(lines=st.lists(TEXT, min_size=1, max_size=20), chunk=st.integers(1, 40), packed=st.booleans())
+def test_lines_come_back_with_their_numbers(lines: list[str], chunk: int, packed: bool) -> None:
+    content = "".join(f"{line}\n" for line in lines).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "lines"
+        path.write_bytes(gzip.compress(content) if packed else content)
+        assert read(path, chunk=chunk) == list(enumerate(lines, start=1))
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (b"a\nb", ["a", "b"]),  # no line end at the end
+        (b"a\r\nb\r\n", ["a", "b"]),
+        (b"\xef\xbb\xbfa\nb\n", ["a", "b"]),  # a byte order mark
+        (b"a\n\nb\n", ["a", "", "b"]),
+        (b"a\0b\n", ["a\0b"]),
+        (("é" * 40 + "\n").encode() * 2, ["é" * 40] * 2),  # characters across chunks
+    ],
+)
+def test_line_ends_and_marks(tmp_path: Path, content: bytes, lines: list[str]) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(content)
+    assert [line for _, line in read(path)] == lines
+
+
+def test_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes("Fantômas\nAmélie\n".encode("latin-1"))
+    assert [line for _, line in read(path, "latin-1", chunk=3)] == ["Fantômas", "Amélie"]
+
+
+def test_bytes_of_another_encoding_name_the_row(tmp_path: Path) -> None:
+    path = tmp_path / "movies.dat"
+    path.write_bytes(b"one\ntwo\n" + "Fantômas\n".encode("latin-1"))
+    with pytest.raises(
+        SourceError, match=r"movies\.dat, row 3: byte b'\\xf4' at offset 4 of the row is not utf-8"
+    ):
+        read(path)
+    with pytest.raises(SourceError, match=r'row 3.*encoding = "latin-1"'):
+        read(path, chunk=10_000)
+
+
+def test_a_truncated_gzip_says_how_far_it_was_readable(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.dat.gz"
+    packed = gzip.compress("".join(f"{n}::{n}\n" for n in range(50_000)).encode())
+    path.write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(
+        SourceError, match=r"row \d+: the gzip stream is truncated.* \d+ lines were readable"
+    ) as caught:
+        read(path, chunk=4096)
+    readable = int(str(caught.value).split(" lines were readable")[0].split()[-1])
+    assert 10_000 < readable < 40_000
+
+
+def test_a_damaged_gzip_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.dat.gz"
+    packed = bytearray(gzip.compress(b"x::y\n" * 1000))
+    packed[-6] ^= 1  # the checksum
+    path.write_bytes(packed)
+    with pytest.raises(SourceError, match="truncated or damaged"):
+        read(path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_empty_file_is_an_error(tmp_path: Path, packed: bool) -> None:
+    path = tmp_path / "ratings.dat"
+    path.write_bytes(gzip.compress(b"") if packed else b"")
+    with pytest.raises(SourceError, match="is empty"):
+        read(path)
