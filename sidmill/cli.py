@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a quality gate refused.
 """
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from sid_flows.recipe import warehouse_path
 from sid_pipelines.chain import PUBLISH
 from sid_schemas import MissingExtraError, SidmillError, WarehouseError
 from sid_warehouse import catalog as catalogs
+from sid_warehouse.db import identifier
 from sid_warehouse.reader import Release, Warehouse
 from sidmill import __version__
 from sidmill.console import (
@@ -64,10 +66,12 @@ def run(
     """Run the whole chain to a new release; what is done already is not run again."""
     place, overrides = warehouse_path(warehouse), tuple(set_ or ())
     until = None if until is None or check_step(until) == PUBLISH else until
-    plan = make_plan(recipe, place, overrides)
-    if plan.complete_through(until):
+    plan = make_plan(recipe, place, overrides, until)
+    plan.check_limits()
+    if plan.published or (until and plan.complete):
         _nothing_to_do(plan, until, json=json)
         return
+    plan.check_needs()
     result = _build(recipe, place, overrides, until, json=json)
     if json:
         print_json({"status": "stopped" if until else "published", **result})
@@ -142,20 +146,20 @@ def _forget_frames(error: BaseException) -> None:
 
 def _tell_release(warehouse: Path, ref: str) -> None:
     release = Warehouse(warehouse).release(ref)
-    rows = release.record["rows"]
+    rows, unique = release.record["rows"], release.metrics["collisions"]["after"]["uniquely_identified"]
     say()
     say(
-        f"published {ref}: {rows['items']:,} items with a unique SID, {rows['users']:,} users, "
-        f"{rows['train']:,} train samples"
+        f"published {ref}: {rows['items']:,} items, {unique:.0%} with a SID of their own, "
+        f"{rows['users']:,} users, {rows['train']:,} train samples"
     )
     say(f"  {release.folder}")
-    dataset = release.record["dataset"]
+    dataset = identifier(release.record["dataset"])
+    query = f"select text, title from {dataset}.sids join {dataset}.items using (item_index) limit 5"
+    command = ["sidmill", "sql", query]
+    if warehouse != warehouse_path(None):
+        command += ["--warehouse", str(warehouse)]
     say("query it:")
-    option = "" if warehouse == warehouse_path(None) else f" --warehouse {warehouse}"
-    say(
-        f'  sidmill sql{option} "select text, title from {dataset}.sids '
-        f'join {dataset}.items using (item_index) limit 5"'
-    )
+    say(f"  {shlex.join(command)}")
 
 
 @app.command()
@@ -249,7 +253,7 @@ def show(ref: RefArg, warehouse: WarehouseOpt = None, json: JsonOpt = False) -> 
 
 @app.command()
 def sql(query: str, warehouse: WarehouseOpt = None, json: JsonOpt = False) -> None:
-    """Ask the catalog, read-only: `select ... from DATASET.sids`."""
+    """Ask the catalog, opened read-only: `select ... from DATASET.sids`."""
     import duckdb
 
     path = warehouse_path(warehouse) / catalogs.NAME
@@ -258,16 +262,22 @@ def sql(query: str, warehouse: WarehouseOpt = None, json: JsonOpt = False) -> No
             f"{path}: no catalog there. Name another warehouse with --warehouse or "
             "$SIDMILL_WAREHOUSE, or make one with `sidmill run RECIPE`"
         )
-    with duckdb.connect(str(path), read_only=True) as connection:
-        try:
+    try:
+        with duckdb.connect(str(path), read_only=True) as connection:
             relation = connection.sql(query)
             columns, rows = (relation.columns, relation.fetchall()) if relation else ([], [])
-        except duckdb.Error as error:
-            raise SidmillError(f"sql: {error}") from error
+    except duckdb.Error as error:
+        raise SidmillError(f"sql: {error}") from error
+    columns = _distinct(columns)
     if json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
         print_table(columns, rows)
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Number repeated column names, as DuckDB does, so that none hides another in JSON."""
+    return [f"{name}_{count}" if (count := names[:n].count(name)) else name for n, name in enumerate(names)]
 
 
 @app.command()

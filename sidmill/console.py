@@ -1,8 +1,8 @@
 """What people see: progress bars on a terminal, plain lines elsewhere, tables, and errors in one line."""
 
 import json
+import math
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from sid_flows.reporting import EVERY
+from sid_flows.reporting import LineReporter
 
 # Wide enough in a log that lines are never cut; a terminal has its own width.
 OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
@@ -37,7 +37,16 @@ def complain(message: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print JSON for a program to read, and nothing else."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=False, default=str))
+
+
+def _finite(value: Any) -> Any:
+    """Put null for NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -60,35 +69,12 @@ def _show(value: Any) -> str:
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-class PlainReporter:
-    """A line per stage when it ends, and one now and then while it works."""
+class PlainReporter(LineReporter):
+    """Lines on standard output."""
 
-    def __init__(self) -> None:
-        """Start with no line shown."""
-        self._shown = time.monotonic()
-
-    def started(self, stage: str) -> None:
-        """Print nothing: the end says it all."""
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """Print how far a long stage is, every few seconds."""
-        if time.monotonic() - self._shown >= EVERY and done < total:
-            self._shown = time.monotonic()
-            self._print(f"{stage:<12}{done:,} of {total:,}")
-
-    def finished(self, stage: str, summary: str, seconds: float) -> None:
-        """Print what came out."""
-        self._print(f"{stage:<12}{summary}  ({seconds:.1f} s)")
-
-    def reused(self, stage: str, summary: str) -> None:
-        """Print what was there."""
-        self._print(f"{stage:<12}{summary}  (reused)")
-
-    def published(self, release: dict[str, Any]) -> None:
-        """Print nothing: the command says how to use it."""
-
-    def _print(self, line: str) -> None:
-        say(line)
+    def line(self, text: str) -> None:
+        """Print one line, now."""
+        say(text)
         sys.stdout.flush()
 
 
@@ -135,8 +121,8 @@ class BarReporter(PlainReporter):
             self._task = None
 
 
-class SilentReporter(PlainReporter):
+class SilentReporter(LineReporter):
     """Nothing, where standard output belongs to JSON."""
 
-    def _print(self, line: str) -> None:
+    def line(self, text: str) -> None:
         """Print nothing."""

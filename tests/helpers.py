@@ -16,7 +16,6 @@ from sid_warehouse.stages import StageOutput
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "movietweetings.toml"
-SHARED = ROOT.parent / "shared" / "data"
 QUERY = "select text, title from movietweetings.sids join movietweetings.items using (item_index) limit 5"
 
 
@@ -37,9 +36,9 @@ class Run:
 
 def run_chain(recipe: Path, warehouse: Path, *overrides: str, until: str | None = None) -> Run:
     """Run every stage in this process, as the flow's tasks do, and publish unless stopped before."""
-    plan = make_plan(recipe, warehouse, overrides)
+    plan = make_plan(recipe, warehouse, overrides, until)
     outputs: dict[str, StageOutput] = {}
-    for planned in plan.through(until):
+    for planned in plan.stages:
         outputs[planned.stage.name] = execute(plan, planned, outputs)
     return Run(plan, outputs, None if until else finish(plan, outputs))
 

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from sid_pipelines import publish
 from sid_pipelines.chain import CHAIN
@@ -20,7 +21,10 @@ OURS = ("sid_schemas", "sid_tokenizers", "sid_warehouse", "sid_pipelines")
 NEUTRAL = {"sid_schemas.errors", "sid_pipelines.stage", "sid_warehouse.stages", "sid_warehouse.files"}
 
 
-def current() -> dict[str, dict[str, object]]:
+Revisions = dict[str, dict[str, Any]]
+
+
+def current() -> Revisions:
     """Give revision and code hash of every stage, and of publish."""
     stages = {stage.name: (stage.revision, stage.run.__module__) for stage in CHAIN}
     stages["publish"] = (publish.REVISION, publish.__name__)
@@ -39,7 +43,7 @@ def code_hash(module: str) -> str:
             continue
         tree = _parse(name)
         pending += _imports(tree)
-        seen[name] = ast.dump(_without_docstrings(tree))
+        seen[name] = ast.dump(_without_docstrings(_without_wiring(tree)))
     return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -67,6 +71,16 @@ def _is_module(name: str) -> bool:
         return False
 
 
+def _without_wiring(tree: ast.Module) -> ast.Module:
+    """Leave out `STAGE = Stage(...)`: parents are in every key, the rest shapes no output."""
+    tree.body = [
+        node
+        for node in tree.body
+        if not (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "STAGE")
+    ]
+    return tree
+
+
 def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
@@ -77,15 +91,15 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
     return tree
 
 
-def problems(locked: dict[str, dict[str, object]], now: dict[str, dict[str, object]]) -> list[str]:
-    """Give a line for each stage whose code changed under an unchanged revision."""
+def problems(locked: Revisions, now: Revisions) -> list[str]:
+    """Give a line for each stage whose code changed without a higher revision."""
     return [
         f"the code of stage {name!r} changed: raise its revision (now {now[name]['revision']}), "
         "then run `make lock`"
         for name in now
         if name in locked
         and locked[name]["code"] != now[name]["code"]
-        and locked[name]["revision"] == now[name]["revision"]
+        and locked[name]["revision"] >= now[name]["revision"]
     ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import EXAMPLE, SHARED, Run, run_chain, write_dump
+from helpers import EXAMPLE, Run, run_chain, write_dump
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -56,9 +56,7 @@ def test_the_real_dump_gives_the_known_counts(example: Run) -> None:
 
 
 def test_an_empty_k_core_says_what_would_keep_some(tmp_path: Path) -> None:
-    folder = SHARED / "movietweetings" / "10K"
-    if not folder.exists():
-        pytest.skip(f"{folder} is not there: the 10K snapshot is not part of the repository")
+    folder = Path(__file__).parent / "data" / "movietweetings-10k"
     with pytest.raises(
         DataError, match=r"the 5/5-core .* is empty: nothing is left of 10,000.*k = [234] keeps some"
     ):

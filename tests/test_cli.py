@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import EXAMPLE, QUERY, ROOT, Run, environment, sidmill, write_dump
+from helpers import EXAMPLE, QUERY, ROOT, Run, environment, run_chain, sidmill, small_dump, write_dump
 
 COMMANDS = ["run", "plan", "releases", "show", "sql", "verify"]
 
@@ -119,6 +119,34 @@ def test_sql_prints_a_table_or_json(warehouse: str) -> None:
     assert "read-only" in fails("sql", "drop schema movietweetings cascade", "--warehouse", warehouse, code=1)
 
 
+def test_sql_json_loses_no_column(warehouse: str) -> None:
+    query = "select 1 as a, 2 as a, 'nan'::double as b"
+    assert json.loads(sidmill("sql", query, "--warehouse", warehouse, "--json").stdout) == [
+        {"a": 1, "a_1": 2, "b": None}
+    ]
+
+
+def test_a_catalog_that_is_none_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "catalog.duckdb").write_text("not a database")
+    assert "sql: " in fails("sql", "select 1", "--warehouse", str(tmp_path), code=1)
+
+
+def test_a_stricter_limit_is_not_passed_over(tmp_path: Path) -> None:
+    recipe = small_dump(tmp_path)
+    with (tmp_path / "dump" / "ratings.dat").open("a") as file:
+        file.write("bad\n")
+    run_chain(recipe, tmp_path / "w", "clean.max_reject_rate=0.5")
+    arguments = ("run", str(recipe), "--warehouse", str(tmp_path / "w"), "--set")
+    assert "nothing to do" in sidmill(*arguments, "clean.max_reject_rate=0.5").stdout
+    assert "1 of 61 rows rejected" in fails(*arguments, "clean.max_reject_rate=0.0", code=1)
+
+
+def test_cleaning_needs_no_encoder(tmp_path: Path) -> None:
+    recipe = small_dump(tmp_path)
+    nowhere = ("embed.model=nobody/nothing",)
+    assert run_chain(recipe, tmp_path / "w", *nowhere, until="clean").outputs["clean"]
+
+
 def test_show_and_releases(warehouse: str) -> None:
     shown = sidmill("show", "movietweetings", "--warehouse", warehouse).stdout
     for words in ("movietweetings@v1", "k_core", "27329", "next-nearest", "gate checks hold"):
@@ -200,18 +228,34 @@ def test_a_read_only_warehouse_is_one_line(tmp_path: Path) -> None:
         assert done.stderr.count("\n") == 1
 
 
-def test_a_missing_extra_names_the_pip_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("package", "message"),
+    [
+        (
+            "prefect",
+            "Running a recipe (prefect) needs an optional package. Run: pip install 'sidmill[flows]'",
+        ),
+        (
+            "sentence_transformers",
+            "Stage 'embed' (sentence_transformers) needs an optional package. Run: pip",
+        ),
+        ("great_expectations", "Stage 'gates' (great_expectations) needs an optional package. Run: pip"),
+    ],
+)
+def test_a_missing_extra_names_the_pip_line(tmp_path: Path, package: str, message: str) -> None:
     recipe = write_dump(tmp_path, ["1::0000001::7::1000"], ["0000001::One (1901)::Drama"])
     code = (
-        "import sys; sys.modules['prefect'] = None; sys.modules['great_expectations'] = None; "
-        "sys.modules['torch'] = None; from sidmill.cli import main; main()"
+        "import importlib.util, sys; package = sys.argv.pop(1); sys.modules[package] = None; "
+        "find = importlib.util.find_spec; "
+        "importlib.util.find_spec = lambda name: None if name == package else find(name); "
+        "from sidmill.cli import main; main()"
     )
-    command = [sys.executable, "-c", code, "run", str(recipe), "--warehouse", str(tmp_path / "w")]
+    command = [sys.executable, "-c", code, package, "run", str(recipe), "--warehouse", str(tmp_path / "w")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     assert done.returncode == 1
-    assert done.stderr == (
-        "sidmill: Running a recipe (prefect) needs an optional package. Run: pip install 'sidmill[flows]'\n"
-    )
+    assert done.stderr.startswith(f"sidmill: {message}")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "w" / "stages").exists()
 
 
 def test_the_readme_tells_the_truth(example: Run, warehouse: str) -> None:
@@ -226,3 +270,5 @@ def test_the_readme_tells_the_truth(example: Run, warehouse: str) -> None:
     assert [line.rstrip() for line in done.stdout.splitlines()] == shown
     for command in COMMANDS:
         assert f"sidmill {command}" in readme
+    assert "MEASURED" not in readme
+    assert "NEIGHBOURS" not in readme

@@ -36,7 +36,7 @@ def test_a_run_ends_with_a_release(built: tuple[Path, str], example: Run) -> Non
     lines = stage_lines(printed)
     assert tuple(lines) == STEPS
     assert not [stage for stage, line in lines.items() if "reused" in line]
-    assert "published movietweetings@v1: 1,342 items with a unique SID" in printed
+    assert "published movietweetings@v1: 1,342 items, 100% with a SID of their own" in printed
     release = Warehouse(warehouse).release("movietweetings")
     assert verify(release.folder) == []
     # The flow and the plain functions make the same release, byte for byte but for the report's timings.

@@ -12,9 +12,9 @@ from helpers import Run, run_chain, small_dump
 
 from sid_flows.execute import execute
 from sid_pipelines import gates
-from sid_schemas import TABLES, Check, GateRefusedError, checks_of
+from sid_schemas import TABLES, Check, GateRefusedError, checks_of, embeddings_table
 from sid_schemas.suites import judge, suite
-from sid_schemas.tables import SEQUENCES, SIDS, TEST, Table
+from sid_schemas.tables import SEQUENCES, SID_TO_ITEMS, SIDS, TEST, TRAIN, Table
 from sid_warehouse import parquet
 from sid_warehouse.stages import StageOutput
 
@@ -31,9 +31,15 @@ def reverse(name: str) -> Callable[[pa.Table], pa.Table]:
 
 
 def repeat_sid(table: pa.Table) -> pa.Table:
-    return with_column(table, "sid_key", 1, table["sid_key"][0].as_py())
+    return with_column(table, "sid", 1, table["sid"][0].as_py())
 
 
+def as_test_target(table: pa.Table) -> pa.Table:
+    """Point the first train sample at the user's last event, which is the test target."""
+    return with_column(table, "end", 0, 4)
+
+
+VECTORS = embeddings_table("text", 384)
 SPOILT: list[tuple[str, Table, Callable[[pa.Table], pa.Table], str]] = [
     ("collisions", SIDS, repeat_sid, "sids.collision_rate"),
     ("collisions", SIDS, lambda t: t.slice(0, len(t) - 1), "items.without_sid"),
@@ -46,6 +52,20 @@ SPOILT: list[tuple[str, Table, Callable[[pa.Table], pa.Table], str]] = [
     ("sequences", TEST, lambda t: with_column(t, "user_index", 0, 99), "test.user_index_orphans"),
     ("sequences", TEST, lambda t: with_column(t, "target_ts", 0, 5), "test.history_after_target"),
     ("sequences", TEST, lambda t: t.slice(0, 0), "test.rows"),
+    ("collisions", SIDS, lambda t: with_column(t, "sid_key", 0, "0-0-0"), "sids.wrong_key"),
+    ("collisions", SIDS, lambda t: with_column(t, "item_id", 0, "?"), "sids.not_the_items"),
+    ("collisions", SIDS, lambda t: with_column(t, "token_ids", 0, [3, 3]), "sids.wrong_tokens"),
+    ("collisions", SIDS, lambda t: with_column(t, "text", 0, "<a_1>"), "sids.wrong_text"),
+    ("collisions", SIDS, lambda t: with_column(t, "slot", 0, 1), "sids.no_way_back"),
+    ("collisions", SID_TO_ITEMS, lambda t: t.slice(1), "sids.no_way_back"),
+    ("collisions", SID_TO_ITEMS, lambda t: with_column(t, "item_indexes", 0, [8]), "sids.no_way_back"),
+    ("collisions", SID_TO_ITEMS, lambda t: with_column(t, "n", 0, 2), "sid_to_items.wrong_n"),
+    ("embed", VECTORS, lambda t: t.slice(1), "embeddings_text.items_missing"),
+    ("embed", VECTORS, lambda t: with_column(t, "item_id", 0, "?"), "embeddings_text.not_the_items"),
+    ("embed", VECTORS, lambda t: with_column(t, "vector", 0, [float("nan")] * 384), "vector_not_finite"),
+    ("sequences", TEST, lambda t: with_column(t, "end", 0, 99), "test.wrong_target"),
+    ("sequences", TRAIN, lambda t: t.slice(1), "train.events_without_sample"),
+    ("sequences", TRAIN, as_test_target, "train.wrong_target"),
     ("sequences", SEQUENCES, reverse("items"), "not_declared_order"),
     ("sequences", SEQUENCES, reverse("ts"), "sequences.out_of_order"),
     ("sequences", SEQUENCES, lambda t: with_column(t, "items", 0, [0]), "sequences.events_lost"),

@@ -8,6 +8,8 @@ from helpers import Run, run_chain, write_dump
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sid_flows.execute import execute
+from sid_flows.plan import make_plan
 from sid_schemas import DataError, SourceError
 
 GOOD = ["1::0000001::7::1365029107", "1::0000002::8::1366576639"]
@@ -50,6 +52,9 @@ def test_the_real_dump_is_read_whole(example: Run) -> None:
         ("1::0000001::nan::1365029107", "expected a number as rating"),
         ("1::0000001::11::1365029107", "expected a rating from 0 to 10"),
         ("1::0000001::7::April", "expected whole unix seconds as time"),
+        ("1::0000001::7::1365029107.6", "expected whole unix seconds as time"),
+        ("1::0000001::7::1e9", "expected whole unix seconds as time"),
+        ("1::0000001::7::99999999999999999", "expected unix seconds from 1970 to 2100"),
         ("1::0000001::7::-5", "expected unix seconds from 1970 to 2100"),
         ("1::0000001::7::1365029107000", "expected unix seconds from 1970 to 2100"),
     ],
@@ -92,7 +97,7 @@ def test_a_missing_file_names_what_the_folder_holds(tmp_path: Path) -> None:
         run_chain(recipe, tmp_path / "warehouse", until="ingest")
     with pytest.raises(SourceError, match=r"path = 'nowhere': expected a folder"):
         run_chain(recipe, tmp_path / "warehouse", "source.path=nowhere", until="ingest")
-    with pytest.raises(SourceError, match=r"matches nothing"):
+    with pytest.raises(SourceError, match=r"path = 'no\*': expected a folder"):
         run_chain(recipe, tmp_path / "warehouse", "source.path=no*", until="ingest")
 
 
@@ -119,7 +124,17 @@ def test_of_two_descriptions_one_stays_whatever_the_order(tmp_path: Path, swap: 
     done = ingest(tmp_path, GOOD, movies)
     assert done.outputs["ingest"].read("raw_items")["title"].to_pylist() == ["One (1901)", "Two (1902)"]
     [reject] = done.outputs["ingest"].read("rejects").to_pylist()
-    assert reject["reason"] == "item 0000001 is described more than once; kept 'One (1901)'"
+    assert reject["raw"] == twice[1]
+    assert reject["reason"] == f"item 0000001 is described in another way too, which was kept: {twice[0]}"
+
+
+def test_a_file_that_changes_under_our_hands_is_refused(tmp_path: Path) -> None:
+    recipe = write_dump(tmp_path, GOOD, MOVIES)
+    plan = make_plan(recipe, tmp_path / "w", until="ingest")
+    (tmp_path / "dump" / "ratings.dat").write_text("9::0000001::7::1365029107\n")
+    with pytest.raises(SourceError, match=r"ratings\.dat: changed while it was read"):
+        execute(plan, plan.stages[0], {})
+    assert not list((tmp_path / "w" / "stages").rglob("manifest.json"))
 
 
 def test_several_folders_are_one_dump(tmp_path: Path) -> None:
@@ -139,7 +154,10 @@ def test_several_folders_are_one_dump(tmp_path: Path) -> None:
 LINE = st.one_of(
     st.sampled_from(GOOD),
     st.lists(
-        st.sampled_from(["1", "x", "", "::", "7", "1365029107", "9" * 30, "1e999", "\0", "é"]), max_size=6
+        st.sampled_from(
+            ["1", "x", "", "::", "7", "1365029107", "9" * 17, "9" * 30, "1e999", "1.5", "-1", "\0", "é"]
+        ),
+        max_size=6,
     ).map("::".join),
     st.text(st.characters(exclude_characters="\r\n\ufeff", exclude_categories=("Cs",)), max_size=20),
 )

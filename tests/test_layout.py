@@ -55,6 +55,18 @@ def test_importing_sidmill_loads_hardly_anything() -> None:
     assert int(done.stdout) < 50  # numpy alone is three times that
 
 
+def test_the_deployments_name_a_flow_and_its_parameters() -> None:
+    import yaml
+    from prefect.flows import load_flow_from_entrypoint
+
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    assert [deployment["name"] for deployment in deployments] == ["build"]
+    for deployment in deployments:
+        flow = load_flow_from_entrypoint(str(ROOT / deployment["entrypoint"]))
+        assert set(deployment["parameters"]) <= set(flow.parameters.properties)
+        assert (ROOT / deployment["parameters"]["recipe_path"]).exists()
+
+
 def test_no_stage_changed_without_a_new_revision() -> None:
     locked, now = json.loads(revisions.LOCK.read_text()), revisions.current()
     assert not revisions.problems(locked, now)

@@ -52,6 +52,18 @@ def test_another_encoding(tmp_path: Path) -> None:
     assert [line for _, line in read(path, "latin-1", chunk=3)] == ["Fantômas", "Amélie"]
 
 
+def test_a_character_cut_in_half_at_the_end_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes("one\ntwo\nthree".encode("utf-16-le")[:-1])
+    with pytest.raises(SourceError, match="expected utf-16"):
+        read(path, "utf-16-le", chunk=100)
+    path.write_bytes("one\ntwo\nthree".encode("utf-16"))
+    assert [line for _, line in read(path, "utf-16", chunk=5)] == ["one", "two", "three"]
+    path.write_bytes("a\nb\ncé\n".encode("latin-1"))
+    with pytest.raises(SourceError, match=r"row 3: byte .* at offset 1 of the row is not ascii"):
+        read(path, "ascii", chunk=1000)
+
+
 def test_bytes_of_another_encoding_name_the_row(tmp_path: Path) -> None:
     path = tmp_path / "movies.dat"
     path.write_bytes(b"one\ntwo\n" + "Fantômas\n".encode("latin-1"))

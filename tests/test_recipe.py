@@ -95,6 +95,11 @@ def test_set_overrides_a_key(tmp_path: Path, override: str, key: str, value: obj
         ("[clean]\ndedupe = 'best'\n", "clean.dedupe: Input should be 'first', 'last' or 'all', got 'best'"),
         ("[tokenize]\ntokenizer = 'rqkmeans'\n", "no tokenizer is called 'rqkmeans'; there are: rq-kmeans"),
         ("[tokenize]\nlevels = 'many'\n", "levels = 'many': 'str' instances are not allowed"),
+        ("[tokenize]\nlevels = [4.0, 4]\n", "levels = [4.0, 4]: Input should be a valid integer"),
+        ("[tokenize]\nseed = '2'\n", "seed = '2': Input should be a valid integer"),
+        ("[tokenize]\nseed = -1\n", "seed: expected 0 or more, got -1"),
+        ("[tokenize]\nn_init = 0\n", "n_init: expected 1 or more, got 0"),
+        ("[tokenize]\nlevels = []\n", "levels: expected 1 to 26 sizes >= 1, got []"),
         ("[collisions]\npolicy = 'pray'\n", "collisions.policy: there are: next-nearest, none, got 'pray'"),
         ("[[embed]]\ntemplate = '{titel}'\n", "no field 'titel'; there are: title"),
         ("[export]\nformats = ['grid']\n", "exports no trainer format yet"),
@@ -120,6 +125,7 @@ def test_a_mistake_gets_one_line(tmp_path: Path, text: str, message: str) -> Non
         (MINIMAL.replace('"d"', '"main"'), "dataset 'main'"),
         (MINIMAL.replace("movietweetings", "movietweet"), "no such source; there are: movietweetings"),
         (MINIMAL + 'encoding = "klingon"\n', "no encoding is called 'klingon'"),
+        (MINIMAL + 'encoding = "hex"\n', "no encoding is called 'hex'"),
     ],
 )
 def test_the_needed_parts_are_checked(tmp_path: Path, text: str, message: str) -> None:
@@ -146,6 +152,9 @@ def test_where_the_warehouse_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setenv("SIDMILL_WAREHOUSE", "/elsewhere")
     assert warehouse_path(None) == Path("/elsewhere")
     assert warehouse_path("here") == tmp_path / "here"
+    assert warehouse_path("~/w") == Path.home() / "w"
+    with pytest.raises(RecipeError, match="choose another"):
+        warehouse_path("what?")
 
 
 def test_every_key_of_the_recipe_has_a_default_but_two() -> None:

@@ -20,6 +20,8 @@ ITEM = {"title": "The Rink (1916)", "category_path": ["Comedy", "Short"], "brand
         ("{title}. {genres}", "The Rink (1916). Comedy, Short"),
         ("{title} by {brand}: {genres}", "The Rink (1916): Comedy, Short"),
         ("{brand}: {title}", "The Rink (1916)"),
+        ("{title} [{brand}] ({genres})", "The Rink (1916) (Comedy, Short)"),
+        ("{genres} ({brand})", "Comedy, Short"),
         ("Title: {title}; price: {price}", "Title: The Rink (1916); price: 12.5"),
         ("{title}\n  {categories}", "The Rink (1916) Comedy, Short"),
         ("{{{title}}}", "{The Rink (1916)}"),
@@ -30,7 +32,9 @@ def test_the_template_is_filled(template: str, text: str) -> None:
     assert fill(parse(template), ITEM) == text
 
 
-@pytest.mark.parametrize("template", ["{titel}", "no field", "{title", "{}", "{title.__class__}", "{0}"])
+@pytest.mark.parametrize(
+    "template", ["{titel}", "no field", "{title", "{}", "{title.__class__}", "{0}", "{title!r}", "{title:>9}"]
+)
 def test_a_template_that_is_none_is_refused(template: str) -> None:
     with pytest.raises(RecipeError, match="template = "):
         parse(template)

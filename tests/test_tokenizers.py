@@ -155,7 +155,7 @@ def test_misuse_is_refused(scheme: type[Tokenizer], tmp_path: Path) -> None:
         fitted.encode(X[:, :5])
     with pytest.raises(DataError, match="expected shape"):
         fitted.decode(np.zeros((2, 3), dtype=int))
-    with pytest.raises(DataError, match="levels: expected one or more sizes"):
+    with pytest.raises(DataError, match="levels: expected 1 to 26 sizes"):
         make(scheme, []).fit(X)
     with pytest.raises(DataError, match="sample_weight"):
         fitted.fit(X, sample_weight=-np.ones(len(X)))

@@ -143,7 +143,30 @@ def test_what_killed_processes_left_is_swept_and_no_more(tmp_path: Path) -> None
 # Releases
 
 
-@pytest.mark.parametrize("text", ["../x", "X", "a@1", "a@v0", "a@v1x", "main", "a@", "", "a/b", 'a"b', "1a"])
+def test_a_damaged_stage_file_is_not_published(tmp_path: Path) -> None:
+    recipe = small_dump(tmp_path)
+    done = run_chain(recipe, tmp_path / "w")
+    shutil.rmtree(tmp_path / "w" / "releases")
+    mapped = done.outputs["sequences"].folder / "sequences.arrow"
+    spoilt = bytearray(mapped.read_bytes())
+    spoilt[-100] ^= 1
+    mapped.write_bytes(spoilt)
+    with pytest.raises(WarehouseError, match=r"sequences\.arrow: was damaged after it was written"):
+        run_chain(recipe, tmp_path / "w")
+    assert releases.versions(tmp_path / "w", "small") == []
+
+
+def test_a_folder_that_is_no_release_takes_its_number(tmp_path: Path) -> None:
+    (tmp_path / "w/releases/d/v1").mkdir(parents=True)
+    (tmp_path / "w/releases/d/v1/junk").write_text("")
+    (tmp_path / "w/releases/d/v\u00b2").mkdir()
+    assert publish(tmp_path / "w", "a")["version"] == 2
+    assert releases.versions(tmp_path / "w", "d") == [2]
+
+
+@pytest.mark.parametrize(
+    "text", ["catalog", "../x", "X", "a@1", "a@v0", "a@v1x", "main", "a@", "", "a/b", 'a"b', "1a"]
+)
 def test_a_reference_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(RecipeError):
         Ref.parse(text)
@@ -339,6 +362,17 @@ def test_the_catalog_has_a_schema_per_release_and_what_made_it(example: Run) -> 
         assert kind == "FLOAT[384]"
 
 
+def test_a_folder_may_be_called_anything(tmp_path: Path) -> None:
+    folder = tmp_path / 'it\'s a [b]* "c"'
+    done = run_chain(small_dump(folder), folder / "w")
+    again = run_chain(folder / "recipe.toml", folder / "w", "tokenize.seed=1")
+    assert verify(again.release.folder) == []
+    with duckdb.connect(str(folder / "w" / "catalog.duckdb"), read_only=True) as connection:
+        for schema in ("small", '"small@v1"', '"small@v2"'):
+            assert connection.sql(f"select count(*) from {schema}.sids").fetchall() == [(9,)]
+    assert done.release.ref == "small@v1"
+
+
 def test_older_releases_stay_queryable_and_readers_undisturbed(tmp_path: Path) -> None:
     recipe = small_dump(tmp_path)
     first = run_chain(recipe, tmp_path / "w")
@@ -358,11 +392,17 @@ def test_older_releases_stay_queryable_and_readers_undisturbed(tmp_path: Path) -
 def test_a_stale_or_broken_catalog_is_noticed(small: Run, tmp_path: Path) -> None:
     warehouse = tmp_path / "w"
     shutil.copytree(small.plan.warehouse, warehouse)
+    assert not catalog.is_current(warehouse)  # it names the folders it was made for
+    catalog.refresh(warehouse)
     assert catalog.is_current(warehouse)
     (warehouse / "catalog.duckdb").write_text("not a database")
     assert not catalog.is_current(warehouse)
     catalog.refresh(warehouse)
     assert catalog.is_current(warehouse)
+    moved = tmp_path / "moved"
+    warehouse.rename(moved)
+    assert not catalog.is_current(moved)
+    moved.rename(warehouse)
     shutil.rmtree(warehouse / "releases/small/v1")
     assert not catalog.is_current(warehouse)
 
@@ -382,10 +422,10 @@ def test_opening_what_is_not_there_says_so(small: Run, tmp_path: Path) -> None:
         WarehouseError, match="holds no table 'sid'; there are: embeddings_text, interactions"
     ):
         warehouse.release("small").table("sid")
-    with pytest.raises(
-        WarehouseError, match="has no split 'training'; there are: sequences, test, train, valid"
-    ):
+    with pytest.raises(WarehouseError, match="has no split 'training'; there are: train, valid, test"):
         warehouse.release("small").samples("training")
+    with pytest.raises(WarehouseError, match="has no split 'sequences'"):
+        warehouse.release("small").samples("sequences")
     assert [release.ref for release in warehouse.releases()] == ["small@v1"]
 
 

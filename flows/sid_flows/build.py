@@ -44,10 +44,10 @@ def build(
     """
     until = None if until is None or plan.check_step(until) == PUBLISH else until
     prefect_settings.bind_server_to_us()
-    made = plan.make_plan(recipe_path, recipe.warehouse_path(warehouse), tuple(overrides or ()))
+    made = plan.make_plan(recipe_path, recipe.warehouse_path(warehouse), overrides or (), until)
     made.store.sweep()
     outputs: dict[str, stages.StageOutput] = {}
-    for planned in made.through(until):
+    for planned in made.stages:
         name = planned.stage.name
         inputs = {parent: outputs[parent] for parent in planned.stage.parents}
         outputs[name] = stage.with_options(name=name)(made, planned, inputs)

@@ -1,7 +1,8 @@
 """Run one planned stage, or reuse its output; publish. Plain functions, which `build` wraps for Prefect."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import duckdb
@@ -30,7 +31,7 @@ def execute(plan: Plan, planned: PlannedStage, inputs: Mapping[str, StageOutput]
         report.started(stage.name)
         output = _run(plan, planned, inputs)
         report.finished(stage.name, output.manifest["summary"], output.manifest["seconds"])
-    if stage.name == "ingest":  # the limit is no part of the key: it judges, it does not shape
+    if stage.name == "ingest":  # see Plan.check_limits
         check_rejects(output.facts, plan.recipe.clean.max_reject_rate)
     return output
 
@@ -49,15 +50,8 @@ def _run(plan: Plan, planned: PlannedStage, inputs: Mapping[str, StageOutput]) -
             resources=Resources(memory=memory),
             progress=lambda done, total: report.progress(stage.name, done, total),
         )
-        try:
+        with _refusals(plan, stage.name):
             outcome = stage.run(work)
-        except duckdb.OutOfMemoryException as error:
-            raise DataError(
-                f"{stage.name}: needs more than [engine] memory = {memory!r}; raise it, or use fewer "
-                f"cores ({str(error).splitlines()[0]})"
-            ) from error
-        except duckdb.IOException as error:
-            raise WarehouseError(f"{plan.warehouse}: {stage.name}: {str(error).splitlines()[0]}") from error
         return draft.commit(outcome.facts, outcome.summary)
 
 
@@ -65,10 +59,24 @@ def finish(plan: Plan, outputs: Mapping[str, StageOutput]) -> dict[str, Any]:
     """Publish the outputs of all stages and give the release's record."""
     report, started = reporter.get(), time.monotonic()
     report.started("publish")
-    release = publish.publish(
-        plan.warehouse, plan.recipe.dataset, outputs, plan.recipe.as_written(), plan.raw_files, render
-    )
+    with files.explained(plan.warehouse), _refusals(plan, "publish"):
+        release = publish.publish(
+            plan.warehouse, plan.recipe.dataset, outputs, plan.recipe.as_written(), plan.raw_files, render
+        )
     summary = f"{release['dataset']}@v{release['version']}, {len(release['files'])} files"
     report.finished("publish", summary, time.monotonic() - started)
-    report.published(release)
     return release
+
+
+@contextmanager
+def _refusals(plan: Plan, step: str) -> Iterator[None]:
+    """Turn what DuckDB cannot do for lack of memory or disk into one line that says what to do."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        raise DataError(
+            f"{step}: needs more than [engine] memory = {plan.recipe.engine.memory!r}; raise it "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    except duckdb.IOException as error:
+        raise WarehouseError(f"{plan.warehouse}: {step}: {str(error).splitlines()[0]}") from error

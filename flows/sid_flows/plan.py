@@ -1,11 +1,11 @@
 """The plan: the fingerprint of every stage, looked up before anything is started.
 
-Keys are computed from the recipe, the raw files' hashes and the encoder's weights alone, so what is
-done and what would run is known in a moment, without Prefect and without reading data.
+Keys are computed from the recipe and the hashes of the raw files and the encoder's weights, so what is
+done and what would run is known without Prefect and without parsing any data.
 """
 
 import glob
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from sid_pipelines.collisions import CollisionParams
 from sid_pipelines.embed import EmbedParams
 from sid_pipelines.encoders import text_encoder
 from sid_pipelines.gates import GatesParams
-from sid_pipelines.ingest import IngestParams
+from sid_pipelines.ingest import IngestParams, check_rejects
 from sid_pipelines.publish import fingerprint
 from sid_pipelines.sequences import SequencesParams
 from sid_pipelines.sources import RawFile, source_named
@@ -54,18 +54,25 @@ class Plan:
     fingerprint: str
     published: dict[str, Any] | None
 
-    def complete_through(self, until: str | None) -> bool:
-        """Say whether nothing is left to do up to and with a stage, or up to the release."""
-        if until is None:
-            return self.published is not None
-        return all(planned.done for planned in self.through(until))
+    @property
+    def complete(self) -> bool:
+        """Say whether all planned stages are done."""
+        return all(planned.done for planned in self.stages)
 
-    def through(self, until: str | None) -> tuple[PlannedStage, ...]:
-        """Give the stages up to and with `until`, or all."""
-        if until is None:
-            return self.stages
-        names = [planned.stage.name for planned in self.stages]
-        return self.stages[: names.index(until) + 1]
+    def check_needs(self) -> None:
+        """Raise MissingExtraError now, not after hours, where a stage that would run lacks a package."""
+        for planned in self.stages:
+            if planned.done is None:
+                planned.stage.check_needs()
+
+    def check_limits(self) -> None:
+        """Raise DataError where a finished ingest lost more rows than the recipe allows.
+
+        The limit is no part of any key: it judges an output, it does not shape it.
+        """
+        ingested = self.stages[0].done
+        if ingested:
+            check_rejects(ingested.facts, self.recipe.clean.max_reject_rate)
 
 
 def check_step(name: str) -> str:
@@ -75,29 +82,25 @@ def check_step(name: str) -> str:
     return name
 
 
-def make_plan(recipe_path: str | Path, warehouse: Path, overrides: tuple[str, ...] = ()) -> Plan:
-    """Read a recipe and find out what of it is done."""
+def make_plan(
+    recipe_path: str | Path, warehouse: Path, overrides: Sequence[str] = (), until: str | None = None
+) -> Plan:
+    """Read a recipe and find out what of it is done, up to and with a stage, or to the release."""
     recipe = load_recipe(recipe_path, overrides)
     base = Path(recipe_path).absolute().parent
     raw = _raw_files(recipe, base)
-    hashes = [
-        {
-            "label": file.label,
-            "role": file.role,
-            "sha256": files.sha256(file.path),
-            "bytes": file.path.stat().st_size,
-        }
-        for file in raw
-    ]
-    params = _params(recipe, base, raw, hashes)
+    hashes = [_hashed(file) for file in raw]
     store = StageStore(warehouse, recipe.dataset)
     planned: dict[str, PlannedStage] = {}
     for stage in CHAIN:
+        params = _params(stage.name, recipe, base, raw, hashes)
         parents = {name: planned[name].key for name in stage.parents}
-        key = stage.key(params[stage.name], parents)
+        key = stage.key(params, parents)
         done = store.find(stage.name, key)
-        why = "done" if done else _why(store, stage, params[stage.name], planned)
-        planned[stage.name] = PlannedStage(stage, params[stage.name], key, parents, done, why)
+        why = "done" if done else _why(store, stage, params, planned)
+        planned[stage.name] = PlannedStage(stage, params, key, parents, done, why)
+        if stage.name == until:
+            break
     mark = fingerprint({name: one.key for name, one in planned.items()})
     return Plan(
         recipe=recipe,
@@ -106,8 +109,16 @@ def make_plan(recipe_path: str | Path, warehouse: Path, overrides: tuple[str, ..
         stages=tuple(planned.values()),
         raw_files=hashes,
         fingerprint=mark,
-        published=releases.find_fingerprint(warehouse, recipe.dataset, mark),
+        published=None if until else releases.find_fingerprint(warehouse, recipe.dataset, mark),
     )
+
+
+def _hashed(file: RawFile) -> dict[str, Any]:
+    try:
+        size, sha256 = file.path.stat().st_size, files.sha256_once(file.path)
+    except OSError as error:
+        raise SourceError(f"{file.path}: cannot be read ({error.strerror}). Check [source] path") from error
+    return {"label": file.label, "role": file.role, "sha256": sha256, "bytes": size}
 
 
 def _raw_files(recipe: Recipe, base: Path) -> list[RawFile]:
@@ -115,17 +126,17 @@ def _raw_files(recipe: Recipe, base: Path) -> list[RawFile]:
     paths = recipe.source.path if isinstance(recipe.source.path, list) else [recipe.source.path]
     found: list[RawFile] = []
     for pattern in paths:
-        full = base / Path(pattern).expanduser()
-        magic = glob.has_magic(pattern)
-        folders = sorted(Path(full.anchor).glob(str(full.relative_to(full.anchor)))) if magic else [full]
+        literal = base / Path(pattern).expanduser()
+        matches = glob.glob(str(Path(pattern).expanduser()), root_dir=base)  # noqa: PTH207 (knows root_dir)
+        folders = [literal] if literal.exists() else sorted(base / match for match in matches)
         if not folders:
-            raise SourceError(f"[source] path = {pattern!r}: matches nothing (looked for {full})")
+            raise SourceError(
+                f"[source] path = {pattern!r}: expected a folder with the dump, found none at {literal}. "
+                "Paths are relative to the recipe"
+            )
         for folder in folders:
             if not folder.is_dir():
-                raise SourceError(
-                    f"[source] path = {pattern!r}: expected a folder with the dump, found none at "
-                    f"{folder.resolve()}. Paths are relative to the recipe"
-                )
+                raise SourceError(f"[source] path = {pattern!r}: {folder} is a file; expected its folder")
             found += source.find(folder.resolve())
     labels = [file.label for file in found]
     for label in labels:
@@ -134,38 +145,47 @@ def _raw_files(recipe: Recipe, base: Path) -> list[RawFile]:
     return found
 
 
-def _params(recipe: Recipe, base: Path, raw: list[RawFile], hashes: list[dict[str, Any]]) -> dict[str, Any]:
-    """Give each stage the part of the recipe that it depends on."""
-    embed = recipe.embed[0]
-    encoder = text_encoder(embed.model, base)
-    identity = tuple({name: str(entry[name]) for name in ("label", "role", "sha256")} for entry in hashes)
-    return {
-        "ingest": IngestParams(
-            kind=recipe.source.kind,
-            encoding=recipe.source.encoding,
-            files=identity,
-            paths=tuple(str(file.path) for file in raw),
-        ),
-        "clean": CleanParams(
-            dedupe=recipe.clean.dedupe,
-            k_core_user=recipe.clean.k_core.user,
-            k_core_item=recipe.clean.k_core.item,
-            ties=recipe.split.ties,
-            universe=recipe.items.universe,
-        ),
-        "split": SplitParams(protocol=recipe.split.protocol, ties=recipe.split.ties, seed=recipe.split.seed),
-        "text": TextParams(template=recipe.template),
-        "embed": EmbedParams(
-            modality=embed.modality,
-            model=embed.model,
-            weights=encoder.fingerprint(),
-            folder=str(encoder.folder),
-        ),
-        "tokenize": TokenizeParams(tokenizer=recipe.tokenize.tokenizer, params=recipe.tokenize.parameters),
-        "collisions": CollisionParams(policy=recipe.collisions.policy),
-        "sequences": SequencesParams(),
-        "gates": GatesParams(max_collision_rate=recipe.gates.max_collision_rate),
-    }
+def _params(stage: str, recipe: Recipe, base: Path, raw: list[RawFile], hashes: list[dict[str, Any]]) -> Any:
+    """Give a stage the part of the recipe that it depends on."""
+    match stage:
+        case "ingest":
+            names = ("label", "role", "sha256")
+            return IngestParams(
+                kind=recipe.source.kind,
+                encoding=recipe.source.encoding,
+                files=tuple({name: str(entry[name]) for name in names} for entry in hashes),
+                paths=tuple(str(file.path) for file in raw),
+            )
+        case "clean":
+            return CleanParams(
+                dedupe=recipe.clean.dedupe,
+                k_core_user=recipe.clean.k_core.user,
+                k_core_item=recipe.clean.k_core.item,
+                ties=recipe.split.ties,
+                universe=recipe.items.universe,
+            )
+        case "split":
+            return SplitParams(protocol=recipe.split.protocol, ties=recipe.split.ties, seed=recipe.split.seed)
+        case "text":
+            return TextParams(template=recipe.template)
+        case "embed":
+            embed = recipe.embed[0]
+            encoder = text_encoder(embed.model, base)
+            return EmbedParams(
+                modality=embed.modality,
+                model=embed.model,
+                weights=encoder.fingerprint(),
+                folder=str(encoder.folder),
+            )
+        case "tokenize":
+            return TokenizeParams(tokenizer=recipe.tokenize.tokenizer, params=recipe.tokenize.parameters)
+        case "collisions":
+            return CollisionParams(policy=recipe.collisions.policy)
+        case "sequences":
+            return SequencesParams()
+        case "gates":
+            return GatesParams(max_collision_rate=recipe.gates.max_collision_rate)
+    raise AssertionError(f"stage {stage!r} has no parameters here")
 
 
 def _why(store: StageStore, stage: Stage, params: Any, planned: Mapping[str, PlannedStage]) -> str:

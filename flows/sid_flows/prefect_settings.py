@@ -4,6 +4,8 @@ import os
 import subprocess
 from pathlib import Path
 
+_WATCHERS: list["subprocess.Popen[bytes]"] = []  # held open until this process ends
+
 
 def settle(warehouse: Path, *, quiet: bool) -> None:
     """Set what the environment does not set already. quiet: errors reach the user as one line of ours.
@@ -15,6 +17,8 @@ def settle(warehouse: Path, *, quiet: bool) -> None:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "sidmill",
+        # The first start makes a database: 16 s on an idle machine, over the default 20 s on a busy one.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
     }
     if quiet:
         settings["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
@@ -33,5 +37,10 @@ def bind_server_to_us() -> None:
     for server in SubprocessASGIServer._instances.values():
         process = server.server_process
         if process is not None and process.poll() is None:
-            command = ["sh", "-c", 'read -r _; kill "$0" 2>/dev/null', str(process.pid)]
-            subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+            command = ["sh", "-c", 'read -r _; kill "$0"', str(process.pid)]
+            nowhere = subprocess.DEVNULL
+            _WATCHERS.append(
+                subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, start_new_session=True
+                )
+            )

@@ -20,7 +20,7 @@ from pydantic import (
 
 from sid_pipelines.sources import source_named
 from sid_pipelines.text import parse as parse_template
-from sid_schemas import RecipeError
+from sid_schemas import DataError, RecipeError
 from sid_tokenizers import POLICIES, tokenizer_named
 from sid_warehouse.names import check_dataset
 
@@ -44,10 +44,8 @@ class SourceSection(Section):
     @field_validator("encoding")
     @classmethod
     def _known_encoding(cls, value: str) -> str:
-        import codecs
-
         try:
-            codecs.lookup(value)
+            "".encode(value)  # refuses "hex" and its like too, which are no text encodings
         except LookupError:
             raise ValueError(f"no encoding is called {value!r}") from None
         return value
@@ -111,29 +109,31 @@ class TokenizeSection(BaseModel):
 
     @model_validator(mode="after")
     def _parameters_fit(self) -> "TokenizeSection":
-        constructor = _constructor(self.tokenizer)
-        for name, value in (self.__pydantic_extra__ or {}).items():
-            if name not in constructor:
-                known = [f"tokenize.{key}" for key in constructor]
-                raise RecipeError(_unknown(f"tokenize.{name}", known))
-            try:
-                TypeAdapter(constructor[name].annotation).validate_python(value)
-            except ValidationError as error:
-                raise ValueError(f"{name} = {value!r}: {error.errors()[0]['msg']}") from None
+        scheme = tokenizer_named(self.tokenizer)
+        try:
+            scheme(**self.parameters).check_params()
+        except DataError as error:
+            raise ValueError(str(error)) from None
         return self
 
     @property
     def parameters(self) -> dict[str, Any]:
         """Give every parameter of the tokenizer's constructor; the defaults live only there."""
-        given = self.__pydantic_extra__ or {}
-        constructor = _constructor(self.tokenizer)
-        values = {name: given.get(name, one.default) for name, one in constructor.items()}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-
-
-def _constructor(tokenizer: str) -> dict[str, inspect.Parameter]:
-    parameters = inspect.signature(tokenizer_named(tokenizer).__init__).parameters
-    return {name: parameter for name, parameter in parameters.items() if name != "self"}
+        given = dict(self.__pydantic_extra__ or {})
+        signature = inspect.signature(tokenizer_named(self.tokenizer).__init__).parameters
+        constructor = {name: one for name, one in signature.items() if name != "self"}
+        values = {}
+        for name in given:
+            if name not in constructor:
+                known = [f"tokenize.{key}" for key in constructor]
+                raise RecipeError(_unknown(f"tokenize.{name}", known))
+        for name, one in constructor.items():
+            try:
+                value = TypeAdapter(one.annotation).validate_python(given.get(name, one.default), strict=True)
+            except ValidationError as error:
+                raise ValueError(f"{name} = {given[name]!r}: {error.errors()[0]['msg']}") from None
+            values[name] = list(value) if isinstance(value, tuple) else value
+        return values
 
 
 class CollisionsSection(Section):
@@ -172,7 +172,7 @@ class EngineSection(Section):
     """What runs the stages. It shapes no output."""
 
     kind: Literal["local"] = "local"
-    memory: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?\s?([KMGT]i?B)$")] = "8GiB"
+    memory: Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]+)?\s?([KMGT]i?B)$")] = "8GiB"
 
 
 class Recipe(Section):
@@ -287,4 +287,7 @@ def _unknown(key: str, known: Sequence[str]) -> str:
 
 def warehouse_path(given: str | Path | None) -> Path:
     """Give the warehouse: the one named, or $SIDMILL_WAREHOUSE, or ./warehouse/data."""
-    return Path(given or os.environ.get("SIDMILL_WAREHOUSE") or "warehouse/data").absolute()
+    path = Path(given or os.environ.get("SIDMILL_WAREHOUSE") or "warehouse/data").expanduser().absolute()
+    if "?" in str(path):
+        raise RecipeError(f"{path}: DuckDB opens no file below a folder with '?' in its name; choose another")
+    return path

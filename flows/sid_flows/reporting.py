@@ -3,7 +3,7 @@
 import logging
 import time
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Protocol
 
 LOGGER = logging.getLogger("sidmill")
 EVERY = 10.0  # seconds between progress lines in a log
@@ -24,37 +24,42 @@ class Reporter(Protocol):
     def reused(self, stage: str, summary: str) -> None:
         """A stage was done already."""
 
-    def published(self, release: dict[str, Any]) -> None:
-        """A release is out."""
 
-
-class LogReporter:
-    """Plain lines in the log, for workers and deployments."""
+class LineReporter:
+    """A line per stage when it ends, and one now and then while it works. Subclasses say where to."""
 
     def __init__(self) -> None:
-        """Start with no progress shown."""
+        """Start with no line shown."""
         self._shown = time.monotonic()
 
+    def line(self, text: str) -> None:
+        """Put out one line."""
+        raise NotImplementedError
+
     def started(self, stage: str) -> None:
-        """Log nothing: the end says it all."""
+        """Say nothing: the end says it all."""
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Log a line now and then."""
-        if time.monotonic() - self._shown >= EVERY:
+        """Say how far a long stage is, every few seconds."""
+        if time.monotonic() - self._shown >= EVERY and done < total:
             self._shown = time.monotonic()
-            LOGGER.info("%s: %d of %d", stage, done, total)
+            self.line(f"{stage:<12}{done:,} of {total:,}")
 
     def finished(self, stage: str, summary: str, seconds: float) -> None:
-        """Log what came out."""
-        LOGGER.info("%s: %s (%.1f s)", stage, summary, seconds)
+        """Say what came out."""
+        self.line(f"{stage:<12}{summary}  ({seconds:.1f} s)")
 
     def reused(self, stage: str, summary: str) -> None:
-        """Log what was there."""
-        LOGGER.info("%s: reused: %s", stage, summary)
-
-    def published(self, release: dict[str, Any]) -> None:
-        """Log the release's name."""
-        LOGGER.info("published %s@v%d", release["dataset"], release["version"])
+        """Say what was there."""
+        self.line(f"{stage:<12}{summary}  (reused)")
 
 
-reporter: ContextVar[Reporter] = ContextVar("reporter", default=LogReporter())  # noqa: B039 (stateless enough)
+class LogReporter(LineReporter):
+    """Lines in the log, for workers and deployments."""
+
+    def line(self, text: str) -> None:
+        """Log one line."""
+        LOGGER.info(text)
+
+
+reporter: ContextVar[Reporter] = ContextVar("reporter", default=LogReporter())  # noqa: B039 (keeps a clock only)

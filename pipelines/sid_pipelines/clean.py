@@ -44,8 +44,8 @@ def run(work: Work) -> Outcome:
     params: CleanParams = work.params
     raw = work.inputs["ingest"]
     with connect(spill=work.out.spill, memory=work.resources.memory) as connection:
-        view(connection, "raw", raw.glob("raw_interactions"))
-        view(connection, "described", raw.glob("raw_items"))
+        view(connection, "raw", raw.parts("raw_interactions"))
+        view(connection, "described", raw.parts("raw_items"))
         ledger = Ledger(connection)
         ledger.step("raw", "raw", "what ingest could read")
         _dedupe(connection, ledger, params)

@@ -56,4 +56,4 @@ def _as_arrow(texts: pa.Table, vectors: Vectors) -> pa.Table:
     return pa.table(columns)
 
 
-STAGE = Stage("embed", revision=1, parents=("text",), run=run)
+STAGE = Stage("embed", revision=1, parents=("text",), run=run, needs=("sentence_transformers", "text"))

@@ -32,7 +32,7 @@ class TextEncoder:
     def fingerprint(self) -> str:
         """Give the SHA-256 over the model's files, so that other weights mean other embeddings."""
         found = {
-            path.relative_to(self.folder).as_posix(): files.sha256(path)
+            path.relative_to(self.folder).as_posix(): files.sha256_once(path)
             for path in sorted(self.folder.rglob("*"))
             if path.is_file() and path.suffix in IDENTITY
         }

@@ -6,7 +6,7 @@ breaks one is not published.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from sid_schemas import Check, GateRefusedError, checks_of
 from sid_schemas.checks import none_of
 from sid_schemas.suites import Verdict, judge
 from sid_schemas.tables import Table, table_named
+from sid_tokenizers.vocabulary import Vocabulary
 from sid_warehouse import files, parquet
 from sid_warehouse.db import connect, quote, view
 from sid_warehouse.stages import StageOutput
@@ -44,10 +45,18 @@ def run(work: Work) -> Outcome:
     tables = published_tables(work.inputs)
     with connect(spill=work.out.spill, memory=work.resources.memory) as connection:
         for name, folder in tables.items():
-            view(connection, name, parquet.table_glob(folder, name))
+            view(connection, name, parquet.parts(folder, name))
+        connection.execute("""
+            create temp table placed as
+            select user_index, item_index, ts, split, row_number() over (
+                partition by user_index order by filename, file_row_number) - 1 as place
+            from interactions""")
         schemas = [_schema(folder, name) for name, folder in tables.items()]
         checks = [check for table in schemas for check in checks_of(table)]
-        checks += promises(params.max_collision_rate)
+        vocabulary = Vocabulary.load(work.inputs["collisions"].folder / "vocabulary.json")
+        checks += promises(params.max_collision_rate, vocabulary.offsets)
+        for name in ("sids", work.inputs["embed"].facts["name"]):
+            checks += _same_items(name)
         measured = measure(connection, checks)
         verdicts = judge(checks, measured)
         failed = [verdict for verdict in verdicts if not verdict.passed]
@@ -64,7 +73,7 @@ def run(work: Work) -> Outcome:
         for verdict in verdicts
     ]
     files.write_json(work.out.folder / "gates.json", results)
-    facts = {"checks": len(verdicts), "tables": len(tables), "refused": 0}
+    facts = {"checks": len(verdicts), "tables": len(tables)}
     return Outcome(facts, f"{len(verdicts)} checks on {len(tables)} tables hold")
 
 
@@ -75,64 +84,112 @@ def published_tables(outputs: Mapping[str, StageOutput]) -> dict[str, Path]:
     return tables | {embedded.facts["name"]: embedded.folder}
 
 
-def promises(max_collision_rate: float) -> list[Check]:
-    """Give the checks that span tables: what a release promises to a trainer."""
-    collisions = "(count(*) - count(distinct sid_key)) / greatest(count(*), 1)"
-    orphans = "item_index not in (select item_index from sids)"
-    length = "(select max(len(sid)) from sids)"
+def promises(max_collision_rate: float, offsets: Sequence[int]) -> list[Check]:
+    """Give the checks that span tables: what a release promises to a trainer.
+
+    offsets: of the vocabulary's levels. View `placed` has the interactions with `place`, counted from
+    0 in the declared order of each user.
+    """
+    n = len(offsets)
+    wrong_token = " or ".join(
+        f"token_ids[{level + 1}] <> sid[{level + 1}] + {offset}" for level, offset in enumerate(offsets)
+    )
     checks = [
-        none_of("items", "without_sid", orphans, "every item has a SID"),
-        none_of("sids", "uneven_length", f"len(sid) <> {length}", "SIDs have one length"),
+        none_of(
+            "items", "without_sid", "item_index not in (select item_index from sids)", "every item has a SID"
+        ),
         Check(
             "sids",
             "collision_rate",
-            collisions,
+            "(count(*) - count(distinct sid)) / greatest(count(*), 1)",
             "share of items whose SID another item has, (N - U) / N",
             minimum=0,
             maximum=max_collision_rate,
         ),
+        none_of(
+            "sids",
+            "uneven_length",
+            f"not (len(codes) = {n} and len(sid) = {n} and len(token_ids) = {n} and len(tokens) = {n})",
+            "SIDs have one length",
+        ),
+        none_of("sids", "wrong_key", "sid_key <> array_to_string(sid, '-')", "sid_key spells out sid"),
+        none_of("sids", "wrong_tokens", wrong_token, "token_ids are sid in the one vocabulary"),
+        none_of("sids", "wrong_text", "text <> array_to_string(tokens, '')", "text is tokens joined"),
+        none_of(
+            "sids",
+            "no_way_back",
+            """item_index is distinct from (select item_indexes[sids.slot + 1] from sid_to_items
+            where sid_to_items.sid_key = sids.sid_key and sid_to_items.sid = sids.sid)""",
+            "sid_to_items leads back from the SID and slot to the item",
+        ),
+        none_of("sid_to_items", "wrong_n", "n <> len(item_indexes)", "n counts item_indexes"),
+        Check(
+            "sid_to_items",
+            "items_too_many",
+            "coalesce(sum(n), 0) - (select count(*) from sids)",
+            "every item stands behind one SID",
+            minimum=0,
+            maximum=0,
+        ),
         Check(
             "sequences",
             "events_lost",
-            "(select count(*) from interactions) - sum(len(items))",
+            "(select count(*) from interactions) - coalesce(sum(len(items)), 0)",
             "every interaction stands in a sequence",
             minimum=0,
             maximum=0,
         ),
-        none_of(
-            "sequences",
-            "out_of_order",
-            "ts <> list_sort(ts)",
-            "a sequence never goes back in time",
-        ),
+        none_of("sequences", "out_of_order", "ts <> list_sort(ts)", "a sequence never goes back in time"),
         none_of(
             "sequences",
             "not_declared_order",
-            """(user_index, items) not in (
-                select (user_index, list(item_index order by filename, file_row_number))
-                from interactions group by user_index)""",
+            """(user_index, items, ts) not in (select (user_index, list(item_index order by place),
+                list(ts order by place)) from placed group by user_index)""",
             "a sequence has its user's interactions in the declared order",
         ),
     ]
     for split in ("train", "valid", "test"):
-        sequence = "select {} from sequences where sequences.user_index = " + split + ".user_index"
-        checks += [
-            none_of(
-                split,
-                "wrong_target",
-                f"""target <> ({sequence.format('items["end" + 1]')})
-                or target_ts <> ({sequence.format('ts["end" + 1]')})""",
-                "the target stands at `end` of the user's sequence",
-            ),
-            none_of(
-                split,
-                "history_after_target",
-                f"""start >= "end" or target_ts <
-                ({sequence.format('list_max(ts[start + 1 : "end"])')})""",
-                "the history lies before its target, and is not empty",
-            ),
-        ]
+        checks += _sample_promises(split)
     return checks
+
+
+def _sample_promises(split: str) -> list[Check]:
+    earlier = f'select max(ts) from placed where placed.user_index = {split}.user_index and place < "end"'
+    return [
+        none_of(
+            split,
+            "wrong_target",
+            f"""(user_index, "end", target, target_ts) not in
+            (select (user_index, place, item_index, ts) from placed where split = '{split}')""",
+            f"the target is the {split} event at `end` of the user's sequence",
+        ),
+        none_of(
+            split,
+            "history_after_target",
+            f'start >= "end" or target_ts < ({earlier})',
+            "the history lies before its target, and is not empty",
+        ),
+        Check(
+            split,
+            "events_without_sample",
+            f"(select count(*) from placed where split = '{split}' and place > 0) - count(*)",
+            f"every {split} event with a history is a target",
+            minimum=0,
+            maximum=0,
+        ),
+    ]
+
+
+def _same_items(table: str) -> list[Check]:
+    """Give the checks that a table per item has the very items, under their own ids."""
+    other = f"(select item_id from items where items.item_index = {table}.item_index)"
+    missing = f"(select count(*) from items) - count(distinct {table}.item_index)"
+    return [
+        none_of(
+            table, "not_the_items", f"item_id is distinct from {other}", "item_index and item_id as in items"
+        ),
+        Check(table, "items_missing", missing, "every item has a row", minimum=0, maximum=0),
+    ]
 
 
 def measure(connection: duckdb.DuckDBPyConnection, checks: list[Check]) -> dict[str, dict[str, float | None]]:
@@ -174,15 +231,16 @@ def _refusal(connection: duckdb.DuckDBPyConnection, failed: list[Verdict]) -> st
     return f"{len(failed)} of the release's promises do not hold; nothing was published: " + "; ".join(parts)
 
 
+def summary_of(gates: StageOutput) -> list[dict[str, Any]]:
+    """Read the results of a finished gates stage."""
+    results: list[dict[str, Any]] = files.read_json(gates.folder / "gates.json")
+    return results
+
+
 STAGE = Stage(
     "gates",
     revision=1,
     parents=("ingest", "embed", "collisions", "sequences"),
     run=run,
+    needs=("great_expectations", "quality"),
 )
-
-
-def summary_of(gates: StageOutput) -> list[dict[str, Any]]:
-    """Read the results of a finished gates stage."""
-    results: list[dict[str, Any]] = files.read_json(gates.folder / "gates.json")
-    return results

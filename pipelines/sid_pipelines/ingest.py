@@ -1,8 +1,8 @@
 """Ingest: raw files to Parquet, every line a record or a reject with its reason.
 
-Nothing is judged here beyond being readable; `clean` decides what stays. An item that a dump
-describes twice keeps the description that comes first in text order, whatever the row order, and the
-other goes to the rejects.
+Nothing is judged here beyond being readable; `clean` decides what stays. Of an item that a dump
+describes in several ways the description first in text order stays, whatever the row order, and the
+others go to the rejects.
 """
 
 from collections import Counter
@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from sid_pipelines.sources import RawFile, source_named
 from sid_pipelines.stage import Outcome, Stage, Work, count
-from sid_schemas import DataError
+from sid_schemas import DataError, SourceError
 from sid_schemas.tables import RAW_INTERACTIONS, RAW_ITEMS, REJECTS
+from sid_warehouse import files
 from sid_warehouse.db import connect
 
 EXAMPLES = 3  # rejects per file that messages and reports show
@@ -79,8 +80,8 @@ def run(work: Work) -> Outcome:
 
     with connect(spill=work.out.spill, memory=work.resources.memory) as connection:
 
-        def records(files: Iterable[RawFile]) -> Iterator[pa.Table]:
-            for file in files:
+        def records(of_role: Iterable[RawFile]) -> Iterator[pa.Table]:
+            for file in of_role:
                 seen = tally[file.label] = FileTally()
                 for parsed in source.parse(connection, file, params.encoding):
                     seen.rows += len(parsed.records) + len(parsed.rejects)
@@ -94,43 +95,51 @@ def run(work: Work) -> Outcome:
             (batch for table in records(params.of_role("interactions")) for batch in table.to_batches()),
         )
         described = pa.concat_tables(list(records(params.of_role("items"))))
-        kept, repeated = _one_per_item(connection, described)
-    for row in repeated.to_pylist():
-        tally[row["source_file"]].add_rejects(pa.Table.from_pylist([row], repeated.schema))
-    items = work.out.write(RAW_ITEMS, kept)
-    rejected = work.out.write(
-        REJECTS, (batch for table in [*rejects, repeated] for batch in table.to_batches())
-    )
+        items, conflicting = _one_per_item(connection, described)
+    _check_unchanged(params)
+    work.out.write(RAW_ITEMS, items)
+    rejected = pa.concat_tables([table.select(REJECTS.names) for table in [*rejects, conflicting]])
+    rejected = rejected.sort_by([("source_file", "ascending"), ("source_row", "ascending")])
+    work.out.write(REJECTS, rejected)
     facts = {
         "files": {label: seen.facts() for label, seen in tally.items()},
         "interactions": interactions,
-        "items": items,
-        "rejects": rejected,
+        "items": len(items),
+        "repeated_descriptions": len(described) - len(items),
+        "conflicting_descriptions": len(conflicting),
+        "rejects": len(rejected),
     }
-    parts = [count(interactions, "interaction"), count(items, "item"), count(rejected, "reject")]
+    parts = [count(interactions, "interaction"), count(len(items), "item"), count(len(rejected), "reject")]
     return Outcome(facts, ", ".join(parts))
 
 
 def _one_per_item(connection: duckdb.DuckDBPyConnection, described: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Give one row per item, and the other rows as rejects. Row order has no say in which stays."""
-    content = "title, description, brand, price, category_path, image_ref, domain"
+    """Give one row per item, and as rejects the rows that say something else of it.
+
+    The row first in text order stays; row order has no say. A row that repeats it is no reject.
+    """
+    content = ["title", "description", "brand", "price", "category_path", "image_ref", "domain"]
+    order = ", ".join([*content, "source_file", "source_row"])
+    differs = " or ".join(f"other.{name} is distinct from kept.{name}" for name in content)
     connection.register("described", described)
     connection.execute(f"""
-        create or replace temp table ranked as
-        select *, row_number() over (
-            partition by item_id order by {content}, source_file, source_row) as place,
-            first(title) over (
-            partition by item_id order by {content}, source_file, source_row) as kept_title
-        from described""")
-    kept = connection.sql("from ranked where place = 1 order by item_id").to_arrow_table()
-    repeated = connection.sql("""
-        select source_file, source_row,
-            'item ' || item_id || ' is described more than once; kept ''' ||
-                coalesce(kept_title, '') || '''' as reason,
-            item_id || ': ' || coalesce(title, '') as raw
-        from ranked where place > 1 order by source_file, source_row""").to_arrow_table()
+        create temp table kept as from described qualify row_number() over (
+            partition by item_id order by {order}) = 1""")
+    items = connection.sql("from kept order by item_id").to_arrow_table()
+    conflicting = connection.sql(f"""
+        select other.source_file, other.source_row, other.raw,
+            format('item {{}} is described in another way too, which was kept: {{}}', item_id, kept.raw)
+                as reason
+        from described as other join kept using (item_id) where {differs}""").to_arrow_table()
     connection.unregister("described")
-    return kept, repeated
+    return items, conflicting
+
+
+def _check_unchanged(params: IngestParams) -> None:
+    """Raise SourceError where a file is no longer what the plan hashed: its key would be untrue."""
+    for path, entry in zip(params.paths, params.files, strict=True):
+        if files.sha256(Path(path)) != entry["sha256"]:
+            raise SourceError(f"{path}: changed while it was read. Run again once it is complete")
 
 
 def check_rejects(facts: Mapping[str, Any], max_reject_rate: float) -> None:

@@ -13,7 +13,7 @@ Render = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, StageOutpu
 EXTRA_FILES: Mapping[str, tuple[str, ...]] = {
     "sequences": ("sequences.arrow", "train.arrow", "valid.arrow", "test.arrow"),
     "collisions": ("trie.safetensors", "vocabulary.json"),
-    "tokenize": ("tokenizer/tokenizer.json", "tokenizer/tokenizer.safetensors"),
+    "tokenize": ("tokenizer/tokenizer.json", "tokenizer/tokenizer.safetensors", "tokenizer/fit.json"),
     "gates": ("gates.json",),
 }
 
@@ -44,6 +44,12 @@ def publish(
     }
     for stage, names in EXTRA_FILES.items():
         contents |= {name: outputs[stage].folder / name for name in names}
+    hashes = {
+        output.folder / name: entry["sha256"]
+        for output in outputs.values()
+        for name, entry in output.manifest["files"].items()
+    }
+    expected = {name: hashes[path] for name, path in contents.items()}
     embedded = outputs["embed"].facts
     record = {
         "dataset": dataset,
@@ -61,7 +67,7 @@ def publish(
         files.write_json(scratch / "metrics.json", metrics)
         (scratch / "report.html").write_text(render(record, metrics, outputs), encoding="utf-8")
         contents |= {name: scratch / name for name in ("metrics.json", "report.html")}
-        release = releases.publish(warehouse, dataset, contents, record)
+        release = releases.publish(warehouse, dataset, contents, record, expected=expected)
     catalog.refresh(warehouse)
     return release
 

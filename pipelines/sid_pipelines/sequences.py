@@ -25,14 +25,14 @@ def run(work: Work) -> Outcome:
     """Write items, users, interactions, sequences, train, valid, test."""
     clean, split, text = (work.inputs[name] for name in ("clean", "split", "text"))
     sources = {
-        "events": split.glob("interactions"),
-        "users_clean": clean.glob("users"),
-        "items_clean": clean.glob("items_clean"),
-        "texts": text.glob("texts"),
+        "events": split.parts("interactions"),
+        "users_clean": clean.parts("users"),
+        "items_clean": clean.parts("items_clean"),
+        "texts": text.parts("texts"),
     }
     with connect(spill=work.out.spill, memory=work.resources.memory) as connection:
-        for name, glob in sources.items():
-            view(connection, name, glob)
+        for name, parts in sources.items():
+            view(connection, name, parts)
         # Stored order is the declared order, so row numbers carry it from here on.
         connection.execute("""
             create temp table ordered as
@@ -67,9 +67,9 @@ def run(work: Work) -> Outcome:
     for table in (SEQUENCES, *SPLITS):
         parquet.write_ipc(work.out.folder, table)
     rows = work.out.rows
-    parts = [count(rows["sequences"], "user sequence")]
-    parts += [count(rows[table.name], f"{table.name} sample") for table in SPLITS]
-    return Outcome({"samples": {table.name: rows[table.name] for table in SPLITS}}, ", ".join(parts))
+    said = [count(rows["sequences"], "user sequence")]
+    said += [count(rows[table.name], f"{table.name} sample") for table in SPLITS]
+    return Outcome({"samples": {table.name: rows[table.name] for table in SPLITS}}, ", ".join(said))
 
 
 def _items(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:

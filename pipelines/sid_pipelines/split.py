@@ -36,7 +36,7 @@ def run(work: Work) -> Outcome:
     clean = work.inputs["clean"]
     with connect(spill=work.out.spill, memory=work.resources.memory) as connection:
         for table in ("events", "users", "items_clean"):
-            view(connection, table, clean.glob(table))
+            view(connection, table, clean.parts(table))
         connection.execute(f"""
             create temp table ordered as
             select events.*, count(*) over (partition by user_index) as length,

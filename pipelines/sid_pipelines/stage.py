@@ -1,9 +1,11 @@
 """What a stage is: a name, parents, parameters, and a function from parents' outputs to one new output."""
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from sid_schemas import MissingExtraError
 from sid_warehouse import files
 from sid_warehouse.stages import FORMAT, StageDraft, StageOutput
 
@@ -48,6 +50,12 @@ class Stage:
     revision: int
     parents: tuple[str, ...]
     run: Callable[[Work], Outcome]
+    needs: tuple[str, str] | None = None  # an optional package, and the extra that brings it
+
+    def check_needs(self) -> None:
+        """Raise MissingExtraError where the optional package is not installed; it is not imported."""
+        if self.needs and importlib.util.find_spec(self.needs[0]) is None:
+            raise MissingExtraError(f"Stage {self.name!r} ({self.needs[0]})", self.needs[1])
 
     def identity(self, params: Any, parents: Mapping[str, str]) -> dict[str, Any]:
         """Give everything that decides the output; its digest is the stage's key."""

@@ -40,9 +40,12 @@ def run(work: Work) -> Outcome:
 def parse(template: str) -> list[tuple[str, str | None]]:
     """Give a template as (literal, field) pairs, or raise RecipeError naming the unknown field."""
     try:
-        parsed = [(literal, name) for literal, name, _, _ in string.Formatter().parse(template)]
+        split = list(string.Formatter().parse(template))
     except ValueError as error:
         raise RecipeError(f"[[embed]] template = {template!r}: {error}") from error
+    if any(spec or conversion for _, _, spec, conversion in split):
+        raise RecipeError(f"[[embed]] template = {template!r}: expected plain fields such as {{title}}")
+    parsed = [(literal, name) for literal, name, _, _ in split]
     known = (*FIELDS, *ALIASES)
     for _, name in parsed:
         if name is not None and name not in known:
@@ -57,8 +60,8 @@ def parse(template: str) -> list[tuple[str, str | None]]:
 def fill(template: list[tuple[str, str | None]], item: Mapping[str, Any]) -> str:
     """Fill one item's template. Runs of white space become one blank.
 
-    A field without a value is left out together with the literal before it; separators that then
-    stand at the beginning are cut.
+    A field without a value is left out together with the literal before it and a bracket that closes
+    right behind it; separators that then stand at the beginning are cut.
 
     >>> template = parse("{title}. {genres}")
     >>> fill(template, {"title": "Rink (1916)", "category_path": ["Comedy", "Short"]})
@@ -68,8 +71,11 @@ def fill(template: list[tuple[str, str | None]], item: Mapping[str, Any]) -> str
     >>> fill(template, {"title": None, "category_path": ["Drama"]})
     'Drama'
     """
-    text, skipped = "", False
+    text, skipped, just_skipped = "", False, False
     for literal, name in template:
+        if just_skipped:
+            literal = literal.lstrip(")]}>")
+        just_skipped = False
         if name is None:
             text += literal
             continue
@@ -77,7 +83,7 @@ def fill(template: list[tuple[str, str | None]], item: Mapping[str, Any]) -> str
         if value:
             text += literal + value
         else:
-            skipped = True
+            skipped = just_skipped = True
     return " ".join((text.lstrip(SEPARATORS) if skipped else text).split())
 
 

@@ -14,7 +14,8 @@ from sid_pipelines.stage import Outcome, Stage, Work, count
 from sid_schemas.tables import CODES
 from sid_tokenizers import tokenizer_named
 from sid_tokenizers.metrics import collision_metrics, duplicate_vectors, per_level, reconstruction
-from sid_warehouse.db import connect
+from sid_warehouse import files
+from sid_warehouse.db import connect, scan
 from sid_warehouse.stages import StageOutput
 
 
@@ -30,21 +31,26 @@ def run(work: Work) -> Outcome:
     """Write `codes` and the fitted tokenizer; fit on items with a train event only."""
     params: TokenizeParams = work.params
     X = read_vectors(work.inputs["embed"])
-    with connect(memory=work.resources.memory) as connection:
+    with connect(spill=work.out.spill, memory=work.resources.memory) as connection:
         fitted = train_items(connection, work.inputs["split"], len(X))
     tokenizer = tokenizer_named(params.tokenizer)(**params.params)
     tokenizer.fit(X[fitted])
     codes = tokenizer.encode(X)
+    fit = {
+        "fit_scope": "items with a train event",
+        "fit_items": int(fitted.sum()),
+        "fit_sha256": hashlib.sha256(X[fitted].tobytes()).hexdigest(),
+    }
     tokenizer.save(work.out.folder / "tokenizer")
+    parents = {name: output.manifest["key"] for name, output in work.inputs.items()}
+    files.write_json(work.out.folder / "tokenizer" / "fit.json", {**fit, "parents": parents})
     items = work.inputs["embed"].read(work.inputs["embed"].facts["name"], ["item_index", "item_id"])
     work.out.write(CODES, items.append_column("codes", codes_column(codes)))
     decoded = tokenizer.decode(codes)
     facts: dict[str, Any] = {
         "tokenizer": params.tokenizer,
         "params": dict(params.params),
-        "fit_scope": "items with a train event",
-        "fit_items": int(fitted.sum()),
-        "fit_sha256": hashlib.sha256(X[fitted].tobytes()).hexdigest(),
+        **fit,
         "duplicate_vectors": duplicate_vectors(X),
         "collisions": collision_metrics(codes),
         "levels": per_level(codes, list(tokenizer.levels)),
@@ -63,7 +69,7 @@ def run(work: Work) -> Outcome:
 def train_items(connection: duckdb.DuckDBPyConnection, split: StageOutput, n: int) -> npt.NDArray[np.bool_]:
     """Give which of n items have a train event: (n,) bool."""
     seen = connection.sql(f"""
-        select distinct item_index from read_parquet('{split.glob("interactions")}')
+        select distinct item_index from {scan(split.parts("interactions"))}
         where split = 'train'""").fetchnumpy()["item_index"]
     mask = np.zeros(n, dtype=bool)
     mask[np.asarray(seen, dtype=np.int64)] = True

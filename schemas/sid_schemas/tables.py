@@ -4,7 +4,6 @@ A schema is written once, here. The Arrow schema, the DuckDB profile and the Gre
 are all derived from it, so a column cannot mean one thing to the writer and another to the gate.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -56,10 +55,6 @@ class Table:
     def names(self) -> list[str]:
         """Give the column names in order."""
         return [column.name for column in self.columns]
-
-    def extended(self, name: str, extra: Sequence[Column]) -> "Table":
-        """Give a copy under another name with further columns at the end."""
-        return Table(name, self.doc, (*self.columns, *extra), self.order, self.key, self.dense)
 
 
 def _item(*, unique: bool = False) -> Column:

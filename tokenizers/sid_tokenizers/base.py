@@ -32,6 +32,10 @@ class Tokenizer(ABC):
     levels: Sequence[int]
 
     @abstractmethod
+    def check_params(self) -> None:
+        """Raise DataError naming a parameter that is out of range. `fit` calls it; recipes do too."""
+
+    @abstractmethod
     def fit(
         self,
         X: npt.ArrayLike,

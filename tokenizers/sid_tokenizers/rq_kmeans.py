@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sid_schemas import DataError
 from sid_tokenizers.base import Codes, Tokenizer, Vectors, check_vectors
 from sid_tokenizers.kmeans import kmeans, nearest, squared_distances
+from sid_tokenizers.vocabulary import MAX_LEVELS
 
 
 class RQKMeans(Tokenizer):
@@ -58,8 +59,9 @@ class RQKMeans(Tokenizer):
 
         item_ids has no effect: the order that makes the result unique is that of the rows' bytes.
         """
+        self.check_params()
         vectors = check_vectors(X)
-        self._check_levels(len(vectors))
+        self._check_enough(len(vectors))
         order = np.lexsort(vectors.T[::-1])
         residual = vectors[order]
         weight = None
@@ -116,9 +118,15 @@ class RQKMeans(Tokenizer):
             raise DataError("RQKMeans is not fitted yet: call fit(X) first")
         return int(self.codebooks_[0].shape[1])
 
-    def _check_levels(self, n: int) -> None:
-        if not len(self.levels) or min(self.levels) < 1:
-            raise DataError(f"levels: expected one or more sizes >= 1, got {list(self.levels)}")
+    def check_params(self) -> None:
+        """Raise DataError naming a parameter that is out of range."""
+        if not 1 <= len(self.levels) <= MAX_LEVELS or min(self.levels) < 1:
+            raise DataError(f"levels: expected 1 to {MAX_LEVELS} sizes >= 1, got {list(self.levels)}")
+        for name, least in (("seed", 0), ("n_init", 1), ("max_iter", 1), ("tol", 0)):
+            if getattr(self, name) < least:
+                raise DataError(f"{name}: expected {least} or more, got {getattr(self, name)}")
+
+    def _check_enough(self, n: int) -> None:
         for level, k in enumerate(self.levels):
             if k > n:
                 raise DataError(

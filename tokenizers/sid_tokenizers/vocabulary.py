@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sid_schemas import DataError
+
 PAD, BOS, EOS = 0, 1, 2
 FIRST = 3
+MAX_LEVELS = len(string.ascii_lowercase)  # a letter names each level
 FORMAT = 1
 
 
@@ -29,8 +32,8 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         """Refuse more levels than there are letters to name them."""
-        if not 1 <= len(self.levels) <= len(string.ascii_lowercase):
-            raise ValueError(f"expected 1 to 26 levels, got {len(self.levels)}")
+        if not 1 <= len(self.levels) <= MAX_LEVELS:
+            raise ValueError(f"expected 1 to {MAX_LEVELS} levels, got {len(self.levels)}")
 
     @property
     def offsets(self) -> tuple[int, ...]:
@@ -84,8 +87,11 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":
-        """Read `vocabulary.json`."""
-        return cls(tuple(json.loads(path.read_text(encoding="utf-8"))["levels"]))
+        """Read `vocabulary.json`; raises DataError for another format."""
+        written = json.loads(path.read_text(encoding="utf-8"))
+        if written["format"] != FORMAT:
+            raise DataError(f"{path}: expected format {FORMAT}, got {written['format']!r}")
+        return cls(tuple(written["levels"]))
 
 
 def sid_key(sid: Sequence[int]) -> str:

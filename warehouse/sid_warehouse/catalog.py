@@ -44,7 +44,7 @@ def refresh(warehouse: Path) -> Path:
 def _build(warehouse: Path, path: Path) -> None:
     with files.writing(warehouse) as folder:
         fresh = folder / NAME
-        with db.connect(database=fresh) as connection:
+        with db.connect(database=fresh, spill=folder / ".spill") as connection:
             for statement in (RELEASES, LINEAGE, METRICS):
                 connection.execute(statement)
             for dataset in releases.datasets(warehouse):
@@ -54,30 +54,34 @@ def _build(warehouse: Path, path: Path) -> None:
 
 
 def is_current(warehouse: Path) -> bool:
-    """Say whether the catalog knows exactly the releases on disk."""
+    """Say whether the catalog knows exactly the releases on disk, and where they are now."""
     path = warehouse / NAME
     if not path.exists():
         return False
     try:
         with duckdb.connect(str(path), read_only=True) as connection:
-            known = connection.sql("select dataset, version from releases").fetchall()
+            known = connection.sql("select dataset, version, path from releases").fetchall()
     except duckdb.Error:
         return False
     return set(known) == _on_disk(warehouse)
 
 
-def _on_disk(warehouse: Path) -> set[tuple[str, int]]:
+def _on_disk(warehouse: Path) -> set[tuple[str, int, str]]:
     return {
-        (dataset, version)
+        (dataset, version, str(_folder(warehouse, dataset, version)))
         for dataset in releases.datasets(warehouse)
         for version in releases.versions(warehouse, dataset)
     }
 
 
+def _folder(warehouse: Path, dataset: str, version: int) -> Path:
+    return (warehouse / "releases" / dataset / f"v{version}").resolve()
+
+
 def _add_dataset(connection: duckdb.DuckDBPyConnection, warehouse: Path, dataset: str) -> None:
     there = releases.versions(warehouse, dataset)
     for version in there:
-        folder = (warehouse / "releases" / dataset / f"v{version}").resolve()
+        folder = _folder(warehouse, dataset, version)
         release = releases.read(folder)
         schema = f"{dataset}@v{version}"
         latest = version == there[-1]
@@ -106,7 +110,7 @@ def _add_tables(
     tables = sorted(release["rows"])
     for table in tables:
         name = f"{table}_samples" if table in SAMPLES else table
-        source = f"read_parquet({db.literal(parquet.table_glob(folder, table))})"
+        source = db.scan(parquet.parts(folder, table))
         columns = COLUMNS.get(table, "*")
         if table.startswith("embeddings_"):
             dim = release["embeddings"][table]["dim"]

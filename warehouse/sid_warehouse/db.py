@@ -5,7 +5,7 @@ its connection. The connection is closed by the `with` block.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,17 +36,28 @@ def connect(
         connection.close()
 
 
-def view(connection: duckdb.DuckDBPyConnection, name: str, glob: str) -> None:
+def scan(parts: Sequence[Path], *options: str) -> str:
+    """Give the SQL that reads Parquet parts, named one by one: a folder's name may look like a glob."""
+    named = ", ".join(literal(str(part)) for part in parts)
+    return f"read_parquet({', '.join([f'[{named}]', *options])})"
+
+
+def view(connection: duckdb.DuckDBPyConnection, name: str, parts: Sequence[Path]) -> None:
     """Make a table's Parquet parts a view, with `filename` and `file_row_number` as stored order."""
-    connection.execute(
-        f"create view {quote(name)} as "
-        f"from read_parquet({literal(glob)}, filename = true, file_row_number = true)"
-    )
+    source = scan(parts, "filename = true", "file_row_number = true")
+    connection.execute(f"create view {quote(name)} as from {source}")
 
 
 def quote(name: str) -> str:
     """Give a SQL identifier: quoted, inner quotes doubled."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def identifier(name: str) -> str:
+    """Give a SQL identifier for people to read: quoted only where it must be."""
+    tokens = duckdb.tokenize(name)
+    plain = len(tokens) == 1 and tokens[0][1] == duckdb.token_type.identifier
+    return name if plain else quote(name)
 
 
 def literal(text: str) -> str:

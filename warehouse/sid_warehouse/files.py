@@ -9,6 +9,7 @@ import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,17 @@ def sha256(path: Path) -> str:
     """Give the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_once(path: Path) -> str:
+    """Give the SHA-256 of a file, computed once per process while size and time stay the same."""
+    status = path.stat()
+    return _sha256_of(path, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@lru_cache(maxsize=4096)
+def _sha256_of(path: Path, size: int, modified: int, inode: int) -> str:
+    return sha256(path)
 
 
 def digest(value: Any) -> str:
@@ -143,7 +155,9 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in REFUSALS:
+        named = Path(error.filename) if isinstance(error.filename, str | Path) else path
+        ours = named.is_relative_to(path) or path.is_relative_to(named)
+        if error.errno not in REFUSALS or not ours:
             raise
         reason = error.strerror or str(error)
         raise WarehouseError(

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from sid_schemas import RecipeError
 
 DATASET = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-RESERVED = {"main", "temp", "system", "pg_catalog", "information_schema"}
+# Schemas of DuckDB's own, and the name it gives the database in catalog.duckdb.
+RESERVED = {"catalog", "main", "temp", "system", "pg_catalog", "information_schema"}
+VERSION = re.compile(r"v([1-9][0-9]{0,8})")
 
 
 def check_dataset(name: str) -> str:
@@ -33,9 +35,9 @@ class Ref:
         check_dataset(dataset)
         if not at:
             return cls(dataset)
-        if not re.fullmatch(r"v[1-9][0-9]{0,8}", version):
+        if not (match := VERSION.fullmatch(version)):
             raise RecipeError(f"{text!r}: expected DATASET or DATASET@vN, as in {dataset}@v1")
-        return cls(dataset, int(version[1:]))
+        return cls(dataset, int(match[1]))
 
     def __str__(self) -> str:
         """Write the reference back."""

@@ -18,11 +18,6 @@ ROWS_PER_PART = 64 * ROWS_PER_GROUP
 IPC_BATCH = 65_536
 
 
-def table_glob(folder: Path, table: str) -> str:
-    """Give the glob that DuckDB's read_parquet takes for a table below a folder."""
-    return (folder / table / "part-*.parquet").as_posix()
-
-
 def parts(folder: Path, table: str) -> list[Path]:
     """Give the parts of a table in order; raises WarehouseError where there are none."""
     found = sorted((folder / table).glob("part-*.parquet"))

@@ -14,27 +14,39 @@ from typing import Any
 
 from sid_schemas import RecipeError, WarehouseError
 from sid_warehouse import files
-from sid_warehouse.names import DATASET, Ref
+from sid_warehouse.names import DATASET, VERSION, Ref
 from sid_warehouse.stages import package_versions
 
 FORMAT = 1
 
 
 def publish(
-    warehouse: Path, dataset: str, contents: Mapping[str, Path], record: Mapping[str, Any]
+    warehouse: Path,
+    dataset: str,
+    contents: Mapping[str, Path],
+    record: Mapping[str, Any],
+    *,
+    expected: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Publish files as the next release of a data set and give its `release.json`.
 
     contents: {path in the release: file to copy}. record: what `release.json` says beside the hashes;
     its "fingerprint" names the release's content: if it is published already, that release is given.
+    expected: the SHA-256 that copied files must have; WarehouseError names one that was damaged since.
     """
     parent = warehouse / "releases" / dataset
     with files.writing(parent) as folder, files.explained(parent):
         copied = {name: files.copy_hashed(source, folder / name) for name, source in sorted(contents.items())}
+        for name, sha256 in (expected or {}).items():
+            if copied[name]["sha256"] != sha256:
+                raise WarehouseError(
+                    f"{contents[name]}: was damaged after it was written; expected SHA-256 {sha256[:16]}..., "
+                    f"got {copied[name]['sha256'][:16]}.... Remove its folder and run again"
+                )
         while True:
             if twin := find_fingerprint(warehouse, dataset, record["fingerprint"]):
                 return twin
-            version = max(versions(warehouse, dataset), default=0) + 1
+            version = max(_taken(parent), default=0) + 1
             release = {
                 "format": FORMAT,
                 "dataset": dataset,
@@ -57,9 +69,14 @@ def datasets(warehouse: Path) -> list[str]:
 
 def versions(warehouse: Path, dataset: str) -> list[int]:
     """Give the published version numbers of a data set, ascending."""
-    folders = (warehouse / "releases" / dataset).glob("v*/release.json")
-    numbers = (path.parent.name[1:] for path in folders)
-    return sorted(int(number) for number in numbers if number.isdigit())
+    parent = warehouse / "releases" / dataset
+    return [number for number in _taken(parent) if (parent / f"v{number}" / "release.json").is_file()]
+
+
+def _taken(parent: Path) -> list[int]:
+    """Give the numbers of all version folders, ascending, even of one that is no release."""
+    matches = (VERSION.fullmatch(path.name) for path in parent.glob("v*"))
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def folder_of(warehouse: Path, ref: Ref) -> Path:

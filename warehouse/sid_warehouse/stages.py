@@ -40,9 +40,9 @@ class StageOutput:
         facts: dict[str, Any] = self.manifest["facts"]
         return facts
 
-    def glob(self, table: str) -> str:
-        """Give the glob of a table, for DuckDB's read_parquet."""
-        return parquet.table_glob(self.folder, table)
+    def parts(self, table: str) -> list[Path]:
+        """Give the Parquet parts of a table, in order."""
+        return parquet.parts(self.folder, table)
 
     def read(self, table: str, columns: list[str] | None = None) -> pa.Table:
         """Read a table into memory."""

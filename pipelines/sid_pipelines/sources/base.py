@@ -26,7 +26,7 @@ class RawFile:
 
 @dataclass(frozen=True)
 class Parsed:
-    """What one batch of lines gave; in = records + rejects, always."""
+    """What one batch of lines gave; in = records + rejects, always. Both keep the `raw` line."""
 
     records: pa.Table
     rejects: pa.Table
@@ -62,7 +62,7 @@ class Source(ABC):
             connection.unregister("lines")
             good = pc.is_null(parsed["reason"])
             rejects = parsed.filter(pc.invert(good))
-            yield Parsed(parsed.filter(good).drop_columns(["reason", "raw"]), rejects)
+            yield Parsed(parsed.filter(good), rejects)
 
 
 def file_in(folder: Path, name: str) -> Path:

@@ -42,15 +42,18 @@ def line_batches(path: Path, *, encoding: str = "utf-8", chunk: int = CHUNK) -> 
 
 def _blocks(path: Path, encoding: str, size: int) -> Iterator[bytes]:
     """Yield the file's content as UTF-8 bytes (or what claims to be UTF-8: _batch checks it)."""
-    decode = None
+    decoder = None
     if codecs.lookup(encoding).name != "utf-8":
-        decode = codecs.getincrementaldecoder(encoding)()
+        decoder = codecs.getincrementaldecoder(encoding)()
     read_lines, first = 0, True
     try:
         with _open(path) as file:
-            while block := file.read(size):
-                if decode:
-                    block = decode.decode(block).encode("utf-8")
+            last = False
+            while not last:
+                block = file.read(size)
+                last = not block
+                if decoder:
+                    block = decoder.decode(block, last).encode("utf-8")
                 if first:
                     block, first = block.removeprefix(codecs.BOM_UTF8), False
                 read_lines += block.count(b"\n")
@@ -62,7 +65,8 @@ def _blocks(path: Path, encoding: str, size: int) -> Iterator[bytes]:
             f"{read_lines} lines were readable. Download the file again"
         ) from error
     except UnicodeDecodeError as error:
-        raise SourceError(_encoding_message(path, read_lines + 1, error)) from error
+        row = read_lines + error.object[: error.start].count(b"\n") + 1
+        raise SourceError(_encoding_message(path, row, error)) from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise SourceError(f"{path}: cannot be read ({reason}). Check [source] path") from error
@@ -93,9 +97,10 @@ def _batch(path: Path, block: bytes, row: int, encoding: str) -> pa.RecordBatch:
 
 
 def _encoding_message(path: Path, row: int, error: UnicodeDecodeError) -> str:
-    found = error.object[error.start : error.start + 4]
+    found = error.object[error.start : error.start + 1]
+    offset = error.start - (error.object.rfind(b"\n", 0, error.start) + 1)
     return (
-        f"{path}, row {row}: byte {found[:1]!r} at offset {error.start} of the row is not "
+        f"{path}, row {row}: byte {found!r} at offset {offset} of the row is not "
         f"{error.encoding}; expected {error.encoding} text. "
         'If the file is in another encoding, name it: [source] encoding = "latin-1"'
     )

@@ -35,10 +35,12 @@ class MovieTweetings(Source):
         return f"""
             with fields as (select source_row, raw, string_split(raw, '::') as f from lines),
             typed as (
-                select *, try_cast(f[3] as double) as rating, try_cast(f[4] as bigint) as seconds
+                select *, try_cast(f[3] as double) as rating,
+                    case when regexp_full_match(f[4], '-?[0-9]{{1,18}}') then f[4]::bigint end as seconds
                 from fields
             )
-            select f[1] as user_id, f[2] as item_id, seconds * 1000 as ts, 'rating' as event_type,
+            select f[1] as user_id, f[2] as item_id, 'rating' as event_type,
+                case when seconds between 0 and {LATEST_SECOND} then seconds * 1000 end as ts,
                 rating as value, {label} as source_file, source_row, raw,
                 case
                     when len(f) <> 4 then
