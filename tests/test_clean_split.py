@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import EXAMPLE, Run, run_chain, write_dump
+from helpers import EXAMPLE, Run, run_chain, small_dump, write_dump
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -94,9 +94,17 @@ def test_dedupe_keeps_what_it_says(tmp_path: Path, dedupe: str, values: list[flo
 
 
 def test_the_whole_catalogue_can_get_ids(tmp_path: Path) -> None:
-    recipe = write_dump(tmp_path, RATINGS, MOVIES)
-    done = run_chain(recipe, tmp_path / "w", "items.universe=catalog", until="clean")
-    assert done.outputs["clean"].manifest["rows"]["items_clean"] == len(MOVIES)
+    recipe = small_dump(tmp_path)
+    with (tmp_path / "dump" / "movies.dat").open("a") as file:
+        file.write("7777777::Never Rated (2000)::Drama\n")
+    release = run_chain(recipe, tmp_path / "w", "items.universe=catalog").release
+    items = {item["item_id"]: item for item in release.table("items").to_pylist()}
+    assert len(items) == 10
+    assert (items["7777777"]["popularity_train"], items["7777777"]["first_ts"]) == (0, None)
+    assert len(set(release.table("sids")["sid_key"].to_pylist())) == 10
+    assert release.metrics["tokenizer"]["fit_items"] == 9
+    assert release.metrics["tokenizer"]["reconstruction"]["held_out"]["squared_error"] > 0
+    assert run_chain(recipe, tmp_path / "w").release.table("items").num_rows == 9
 
 
 EVENTS = st.lists(

@@ -23,7 +23,7 @@ class RQKMeans(Tokenizer):
     n_init: seedings tried per level, the best by squared error is kept. max_iter, tol: of Lloyd's
     steps. Learns `codebooks_`, one (K, d) float32 matrix per level.
 
-    Fitting does not depend on row order: rows are put in order of their bytes first. With fewer
+    Fitting does not depend on row order: rows are put in order of their values first. With fewer
     distinct residuals than codes, some codes of that level stay unused.
     """
 
@@ -57,20 +57,20 @@ class RQKMeans(Tokenizer):
     ) -> Self:
         """Learn one codebook per level from X: (n, d). Raises DataError where n < K of a level.
 
-        item_ids has no effect: the order that makes the result unique is that of the rows' bytes.
+        item_ids has no effect: the order that makes the result unique is that of the rows' values.
         """
         self.check_params()
         vectors = check_vectors(X)
         self._check_enough(len(vectors))
-        order = np.lexsort(vectors.T[::-1])
-        residual = vectors[order]
-        weight = None
+        keys, weight = list(vectors.T[::-1]), None
         if sample_weight is not None:
             weight = np.asarray(sample_weight, dtype=np.float64)
             if weight.shape != (len(vectors),) or not (weight >= 0).all() or not weight.sum() > 0:
                 raise DataError(f"sample_weight: expected {len(vectors)} numbers >= 0, not all zero")
-            order = np.lexsort([weight, *vectors.T[::-1]])
-            residual, weight = vectors[order], weight[order]
+            keys.insert(0, weight)
+        order = np.lexsort(keys)
+        residual = vectors[order]
+        weight = None if weight is None else weight[order]
         self.codebooks_ = []
         for level, k in enumerate(self.levels):
             codebook = kmeans(
