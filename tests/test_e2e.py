@@ -59,7 +59,7 @@ def test_prefect_kept_the_run_and_its_server_is_gone(built: tuple[Path, str]) ->
     flows, tasks = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert flows == f"[('{EXAMPLE}', 'COMPLETED')]"
     assert tasks == f"[({len(STEPS)},)]"
-    assert not servers_of(warehouse)
+    wait_until_no_server_is_left(warehouse)
 
 
 def servers_of(warehouse: Path) -> list[int]:
@@ -73,6 +73,14 @@ def servers_of(warehouse: Path) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def wait_until_no_server_is_left(warehouse: Path) -> None:
+    """The ephemeral server ends with its run, however that ended."""
+    end = time.monotonic() + 20
+    while servers_of(warehouse):
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def test_another_seed_re_runs_from_tokenize_on(built: tuple[Path, str]) -> None:
@@ -111,11 +119,7 @@ def test_a_run_killed_in_the_middle_goes_on_where_it_stopped(tmp_path: Path, bui
     assert not list(embed.glob("[!.]*"))
     assert Warehouse(tmp_path).releases() == []
     assert not (tmp_path / "catalog.duckdb").exists()
-    end = time.monotonic() + 20
-    while servers_of(tmp_path):  # the ephemeral server ends with its run
-        assert time.monotonic() < end
-        time.sleep(0.2)
-
+    wait_until_no_server_is_left(tmp_path)
     lines = stage_lines(sidmill("run", str(EXAMPLE), "--warehouse", str(tmp_path)).stdout)
     assert [stage for stage, line in lines.items() if "reused" in line] == [
         "ingest",

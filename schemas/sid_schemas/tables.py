@@ -57,26 +57,11 @@ class Table:
         return [column.name for column in self.columns]
 
 
-def _item(*, unique: bool = False) -> Column:
-    return Column(
-        "item_index",
-        I32,
-        "dense item number, 0..N-1",
-        unique=unique,
-        minimum=0,
-        references=None if unique else ("items", "item_index"),
-    )
-
-
-def _user(*, unique: bool = False) -> Column:
-    return Column(
-        "user_index",
-        I32,
-        "dense user number, 0..N-1",
-        unique=unique,
-        minimum=0,
-        references=None if unique else ("users", "user_index"),
-    )
+def _index(of: str, *, unique: bool = False) -> Column:
+    """Give the dense number of an item or a user; where it is no key it stands in that table."""
+    name = f"{of}_index"
+    references = None if unique else (f"{of}s", name)
+    return Column(name, I32, f"dense {of} number, 0..N-1", unique=unique, minimum=0, references=references)
 
 
 def _time(name: str = "ts", doc: str = "when it happened") -> Column:
@@ -128,13 +113,13 @@ REJECTS = Table(
 EVENTS = Table(
     "events",
     "Cleaned interactions under dense indexes.",
-    (_user(), _item(), _time(), EVENT, VALUE, *SOURCE),
+    (_index("user"), _index("item"), _time(), EVENT, VALUE, *SOURCE),
     order="user_index, ts, source_file, source_row",
 )
 ITEMS_CLEAN = Table(
     "items_clean",
     "The items that get an ID.",
-    (_item(unique=True), ITEM_ID, *CONTENT),
+    (_index("item", unique=True), ITEM_ID, *CONTENT),
     order="item_index (item_id in byte order)",
     dense="item_index",
 )
@@ -150,14 +135,14 @@ INTERACTIONS = Table(
 TEXTS = Table(
     "texts",
     "What is embedded for each item.",
-    (_item(unique=True), ITEM_ID, Column("text", STR, "the filled template")),
+    (_index("item", unique=True), ITEM_ID, Column("text", STR, "the filled template")),
     order="item_index",
     dense="item_index",
 )
 USERS = Table(
     "users",
     "The users, numbered in byte order of their id.",
-    (_user(unique=True), Column("user_id", STR, "the source's own user id", unique=True)),
+    (_index("user", unique=True), Column("user_id", STR, "the source's own user id", unique=True)),
     order="user_index (user_id in byte order)",
     dense="user_index",
 )
@@ -165,7 +150,7 @@ ITEMS = Table(
     "items",
     "The items, numbered in byte order of their id, with what was embedded and how popular they are.",
     (
-        _item(unique=True),
+        _index("item", unique=True),
         Column("item_id", STR, "the source's own item id", unique=True),
         CONTENT[0],
         Column("text", STR, "what was embedded"),
@@ -189,7 +174,7 @@ SEQUENCES = Table(
     "sequences",
     "One row per user: all events in the declared total order.",
     (
-        _user(unique=True),
+        _index("user", unique=True),
         Column("items", pa.list_(I32), "item_index of each event"),
         Column("ts", pa.list_(I64), "time of each event", unit="ms since 1970-01-01 UTC"),
         Column("event_type", pa.list_(STR), "what the user did"),
@@ -206,7 +191,7 @@ def _samples(split: str) -> Table:
         split,
         f"The {split} samples: the history is items[start:end] of the user's sequence.",
         (
-            _user(),
+            _index("user"),
             Column("start", I32, "first position of the history", minimum=0),
             Column("end", I32, "position after the history, and the target's own", minimum=1),
             target,
@@ -221,7 +206,7 @@ def _samples(split: str) -> Table:
 CODES = Table(
     "codes",
     "What the tokenizer gave each item, before collisions are resolved.",
-    (_item(unique=True), ITEM_ID, Column("codes", pa.list_(I32), "one code per level")),
+    (_index("item", unique=True), ITEM_ID, Column("codes", pa.list_(I32), "one code per level")),
     order="item_index",
     dense="item_index",
 )
@@ -229,7 +214,7 @@ SIDS = Table(
     "sids",
     "The semantic ID of every item.",
     (
-        _item(unique=True),
+        _index("item", unique=True),
         Column("item_id", STR, "the source's own item id", unique=True),
         Column("codes", pa.list_(I32), "the tokenizer's codes, before resolution"),
         Column("sid", pa.list_(I32), "the final semantic ID, one code per level"),
@@ -272,7 +257,7 @@ def embeddings_table(name: str, dim: int) -> Table:
         f"embeddings_{name}",
         f"One {name} vector per item.",
         (
-            _item(unique=True),
+            _index("item", unique=True),
             ITEM_ID,
             Column("vector", pa.list_(pa.float32(), dim), f"{dim} numbers, float32"),
             Column("present", pa.bool_(), "false where the item lacks this modality"),
