@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a quality gate refused.
 """
 
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -155,11 +156,18 @@ def _tell_release(warehouse: Path, ref: str) -> None:
     say(f"  {release.folder}")
     dataset = identifier(release.record["dataset"])
     query = f"select text, title from {dataset}.sids join {dataset}.items using (item_index) limit 5"
-    command = ["sidmill", "sql", query]
+    command = [*_program(), "sql", query]
     if warehouse != warehouse_path(None):
         command += ["--warehouse", str(warehouse)]
     say("query it:")
     say(f"  {shlex.join(command)}")
+
+
+def _program() -> list[str]:
+    """Give the words that start this command again, from where the user is."""
+    if shutil.which("sidmill"):
+        return ["sidmill"]
+    return [sys.argv[0]] if Path(sys.argv[0]).name == "sidmill" else [sys.executable, "-m", "sidmill"]
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -37,6 +38,9 @@ def test_a_run_ends_with_a_release(built: tuple[Path, str], example: Run) -> Non
     assert tuple(lines) == STEPS
     assert not [stage for stage, line in lines.items() if "reused" in line]
     assert "published movietweetings@v1: 1,342 items, 100% with a SID of their own" in printed
+    suggested = shlex.split(printed.splitlines()[-1])
+    rows = subprocess.run(suggested, capture_output=True, text=True, check=True, env=environment()).stdout
+    assert rows.count("<a_") == 5
     release = Warehouse(warehouse).release("movietweetings")
     assert verify(release.folder) == []
     # The flow and the plain functions make the same release, byte for byte but for the report's timings.
