@@ -221,7 +221,8 @@ def releases(warehouse: WarehouseOpt = None, json: JsonOpt = False) -> None:
 
 def _tokenizer(release: Release) -> str:
     made = release.record["recipe"]["tokenize"]
-    return f"{made['tokenizer']} {'x'.join(map(str, made['levels']))} seed {made['seed']}"
+    levels = "x".join(str(one["codes"]) for one in release.metrics["collisions"]["levels"])
+    return f"{made['tokenizer']} {levels} seed {made['seed']}"
 
 
 @app.command()
@@ -252,8 +253,10 @@ def show(ref: RefArg, warehouse: WarehouseOpt = None, json: JsonOpt = False) -> 
     columns = ["level", "codes", "used", "dead", "perplexity_share", "gini"]
     levels = metrics["collisions"]["levels"]
     print_table(columns, [[level[name] for name in columns] for level in levels])
-    overlap = metrics["collisions"]["neighbour_overlap_at_10"]
-    say(f"neighbour overlap at 10 (cosine against SID prefix): {overlap:.3f}")
+    for name, said in (("neighbour", "cosine"), ("cf_neighbour", "shared train users")):
+        overlap = metrics["collisions"][f"{name}_overlap_at_10"]
+        shown = "none" if overlap is None else f"{overlap:.3f}"
+        say(f"neighbour overlap at 10 ({said} against SID): {shown}")
     say("\ntables")
     print_table(["table", "rows"], record["rows"].items())
     say(f"\n{len(record['gates'])} gate checks hold")
@@ -281,6 +284,66 @@ def sql(query: str, warehouse: WarehouseOpt = None, json: JsonOpt = False) -> No
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
         print_table(columns, rows)
+
+
+@app.command()
+def tokenizers(json: JsonOpt = False) -> None:
+    """List the tokenizers a recipe may name: paper, length, order, needs, parameters."""
+    from sid_tokenizers import TOKENIZERS
+
+    rows = []
+    for name, scheme in sorted(TOKENIZERS.items()):
+        made, traits = scheme(), scheme.traits
+        rows.append(
+            {
+                "tokenizer": name,
+                "paper": scheme.paper,
+                "gives": traits.gives,
+                "length": f"{len(made.levels)}, fixed" if traits.fixed_length else "varies",
+                "ordered": traits.ordered,
+                "unique": traits.unique,
+                "soft": traits.soft,
+                "needs": [*traits.inputs, *([traits.package] if traits.package else [])],
+                "parameters": made.get_params(),
+            }
+        )
+    _print_menu(rows, "length is the default's; give your own in [tokenize]. Parameters: --json", json)
+
+
+@app.command()
+def policies(json: JsonOpt = False) -> None:
+    """List the collision policies a recipe may name: source, promise, length, needs, parameters."""
+    from dataclasses import asdict
+
+    from sid_tokenizers import POLICIES
+
+    rows = [
+        {
+            "policy": name,
+            "source": policy.source,
+            "unique": policy.unique,
+            "length": policy.length,
+            "needs": [*policy.inputs, *(["a tokenizer that decodes"] if policy.needs_reconstruction else [])],
+            "parameters": asdict(policy()),
+        }
+        for name, policy in sorted(POLICIES.items())
+    ]
+    _print_menu(rows, "L is the tokenizer's length. Parameters: --json", json)
+
+
+def _print_menu(rows: list[dict[str, Any]], note: str, json: bool) -> None:
+    if json:
+        print_json(rows)
+        return
+    columns = [name for name in rows[0] if name != "parameters"]
+    print_table(columns, [[_shown(row[name]) for name in columns] for row in rows])
+    say(note)
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, list) else value
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -8,6 +8,9 @@ import pytest
 from helpers import EXAMPLE, Run, run_chain, small_dump
 from hypothesis import settings
 
+from sid_pipelines.vectors import read_vectors
+from sid_tokenizers.base import Vectors
+
 EXIT = pytest.StashKey[int]()
 
 # No deadlines: the machine's noise is not a defect. The same examples in CI every time.
@@ -19,6 +22,12 @@ settings.load_profile("ours")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The example recipe on the real dump, run once, in this process. Tests only read it."""
     return run_chain(EXAMPLE, tmp_path_factory.mktemp("example"))
+
+
+@pytest.fixture(scope="session")
+def real(example: Run) -> Vectors:
+    """The example's MiniLM vectors, (1342, 384)."""
+    return read_vectors(example.outputs["embed"])
 
 
 @pytest.fixture(scope="session")

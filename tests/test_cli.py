@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from helpers import EXAMPLE, QUERY, ROOT, Run, environment, run_chain, sidmill, small_dump, write_dump
 
+from sid_tokenizers import POLICIES, TOKENIZERS
+
 COMMANDS = ["run", "plan", "releases", "show", "sql", "verify"]
 
 
@@ -100,6 +102,22 @@ def test_a_key_re_runs_from_its_stage_on(warehouse: str, override: str, first: s
         sidmill("plan", str(EXAMPLE), "--warehouse", warehouse, "--json", "--set", override).stdout
     )
     assert next((row["stage"] for row in rows if row["status"] == "run"), None) == first
+
+
+def test_tokenizers_and_policies_are_listed() -> None:
+    listed = {row["tokenizer"]: row for row in json.loads(sidmill("tokenizers", "--json").stdout)}
+    assert set(listed) == set(TOKENIZERS)
+    assert listed["pq"]["ordered"] is False
+    assert "torch" in listed["rq-vae"]["needs"]
+    assert listed["rq-kmeans"]["parameters"]["levels"] == [256, 256, 256]
+    table = sidmill("tokenizers").stdout
+    assert all(name in table for name in TOKENIZERS)
+    assert "TIGER" in table
+    chosen = {row["policy"]: row for row in json.loads(sidmill("policies", "--json").stdout)}
+    assert set(chosen) == set(POLICIES)
+    assert chosen["suffix-on-collision"]["length"] == "L or L+1"
+    assert chosen["capacity"]["unique"] is False
+    assert "next-nearest" in sidmill("policies").stdout
 
 
 def test_splits_do_not_re_embed(warehouse: str) -> None:

@@ -56,6 +56,11 @@ SPOILT: list[tuple[str, Table, Callable[[pa.Table], pa.Table], str]] = [
     ("collisions", SIDS, lambda t: with_column(t, "item_id", 0, "?"), "sids.not_the_items"),
     ("collisions", SIDS, lambda t: with_column(t, "token_ids", 0, [3, 3]), "sids.wrong_tokens"),
     ("collisions", SIDS, lambda t: with_column(t, "text", 0, "<a_1>"), "sids.wrong_text"),
+    ("collisions", SIDS, lambda t: with_column(t, "sid", 0, [9, 1]), "sids.beyond_level"),
+    ("collisions", SIDS, lambda t: with_column(t, "codes", 0, [0, 4]), "sids.beyond_level"),
+    ("collisions", SIDS, lambda t: with_column(t, "tokens", 0, ["<z_99>", "<q>"]), "sids.wrong_strings"),
+    ("collisions", SIDS, lambda t: with_column(t, "suffix", 0, 1), "sids.wrong_suffix"),
+    ("collisions", SIDS, repeat_sid, "sids.trie_differs"),
     ("collisions", SIDS, lambda t: with_column(t, "slot", 0, 1), "sids.no_way_back"),
     ("collisions", SID_TO_ITEMS, lambda t: t.slice(1), "sids.no_way_back"),
     ("collisions", SID_TO_ITEMS, lambda t: with_column(t, "item_indexes", 0, [8]), "sids.no_way_back"),
@@ -100,6 +105,60 @@ def test_collisions_left_are_refused_unless_allowed(tmp_path: Path) -> None:
     assert not (tmp_path / "w" / "releases").exists()
     done = run_chain(recipe, tmp_path / "w", *crowded, "gates.max_collision_rate=0.9")
     assert done.release.metrics["collisions"]["after"]["collided_items"] > 0
+
+
+def test_capacity_bounds_groups_and_not_the_rate(tmp_path: Path) -> None:
+    recipe = small_dump(tmp_path)
+    crowded = ("tokenize.levels=[2, 2]", "collisions.policy=capacity", "collisions.capacity=3")
+    done = run_chain(recipe, tmp_path / "w", *crowded)
+    assert 1 < done.release.metrics["collisions"]["after"]["max_group"] <= 3
+    names = {(check["table"], check["check"]) for check in done.release.record["gates"]}
+    assert ("sid_to_items", "overfull") in names
+    assert ("sids", "collision_rate") not in names
+    with pytest.raises(GateRefusedError, match=r"sids\.collision_rate"):
+        run_chain(recipe, tmp_path / "w", *crowded, "gates.max_collision_rate=0.0")
+    with duckdb.connect() as connection:
+        connection.sql("create table sid_to_items as select 4 as n union all select 3")
+        [check] = [
+            one for one in gates.promises(gates.SidShape(2, (2, 2), "L", 3, None)) if one.name == "overfull"
+        ]
+        assert gates.measure(connection, [check]) == {"sid_to_items": {"overfull": 1}}
+
+
+SUFFIXED = [
+    ("L", "([0, 1], null, 'ok')", True),
+    ("L", "([0, 1], 1, 'a digit nobody added')", False),
+    ("L", "([0, 1, 0], null, 'too long')", False),
+    ("L+1", "([0, 1, 4], 4, 'ok')", True),
+    ("L+1", "([0, 1, 4], 3, 'another digit')", False),
+    ("L+1", "([0, 1], null, 'no digit')", False),
+    ("L or L+1", "([0, 1], null, 'ok')", True),
+    ("L or L+1", "([0, 2, 4], 4, 'ok')", True),
+    ("L or L+1", "([0, 2, 4], null, 'a digit without suffix')", False),
+]
+
+
+@pytest.mark.parametrize(("length", "row", "holds"), SUFFIXED)
+def test_sids_have_the_declared_shape(length: str, row: str, holds: bool) -> None:
+    shape = gates.SidShape(2, (5, 5, 8), length, None, 0.0)
+    names = ("uneven_length", "wrong_suffix")
+    checks = [one for one in gates.promises(shape) if one.table == "sids" and one.name in names]
+    with duckdb.connect() as connection:
+        connection.sql(f"""
+            create table sids as select sid, suffix, sid as token_ids, sid as tokens, [0, 1] as codes
+            from (values {row}) as t(sid, suffix, why)""")
+        measured = gates.measure(connection, checks)["sids"]
+    assert (sum(measured.values()) == 0) is holds  # type: ignore[arg-type]
+
+
+def test_no_sid_begins_another() -> None:
+    shape = gates.SidShape(2, (5, 5, 8), "L or L+1", None, 0.0)
+    [check] = [one for one in gates.promises(shape) if one.name == "not_prefix_free"]
+    with duckdb.connect() as connection:
+        connection.sql(
+            "create table sids as select * from (values ([0, 1], null), ([0, 1, 2], 2)) as t(sid, suffix)"
+        )
+        assert gates.measure(connection, [check]) == {"sids": {"not_prefix_free": 1}}
 
 
 def test_a_missing_column_is_refused_before_any_data_is_read(small: Run, tmp_path: Path) -> None:

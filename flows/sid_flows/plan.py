@@ -26,6 +26,7 @@ from sid_pipelines.stage import Stage, keyed
 from sid_pipelines.text import TextParams
 from sid_pipelines.tokenize import TokenizeParams
 from sid_schemas import RecipeError, SourceError
+from sid_tokenizers import tokenizer_named
 from sid_warehouse import files, releases
 from sid_warehouse.stages import StageOutput, StageStore
 
@@ -64,6 +65,8 @@ class Plan:
         for planned in self.stages:
             if planned.done is None:
                 planned.stage.check_needs()
+                if planned.stage.name == "tokenize":
+                    tokenizer_named(self.recipe.tokenize.tokenizer).check_package()
 
     def check_limits(self) -> None:
         """Raise DataError where a finished ingest lost more rows than the recipe allows.
@@ -178,9 +181,15 @@ def _params(stage: str, recipe: Recipe, base: Path, raw: list[RawFile], hashes: 
                 folder=str(encoder.folder),
             )
         case "tokenize":
-            return TokenizeParams(tokenizer=recipe.tokenize.tokenizer, params=recipe.tokenize.parameters)
+            chosen = recipe.tokenize
+            return TokenizeParams(
+                tokenizer=chosen.tokenizer,
+                params=chosen.parameters,
+                fit_scope=chosen.fit_scope,
+                fit_items=chosen.fit_items,
+            )
         case "collisions":
-            return CollisionParams(policy=recipe.collisions.policy)
+            return CollisionParams(policy=recipe.collisions.policy, params=recipe.collisions.parameters)
         case "sequences":
             return SequencesParams()
         case "gates":

@@ -22,6 +22,7 @@ from sid_pipelines.sources import source_named
 from sid_pipelines.text import parse as parse_template
 from sid_schemas import DataError, RecipeError
 from sid_tokenizers import POLICIES, tokenizer_named
+from sid_tokenizers.collisions import misfit, policy_named
 from sid_warehouse.names import check_dataset
 
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -101,11 +102,17 @@ class EmbedSection(Section):
 
 
 class TokenizeSection(BaseModel):
-    """The tokenizer; its own parameters stand beside its name and have the constructor's defaults."""
+    """The tokenizer; its own parameters stand beside its name and have the constructor's defaults.
+
+    fit_scope: fit on items with a train event, or on all. fit_items: at most so many of them, drawn by
+    the seed, for catalogues that do not fit into memory; 0 for all.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     tokenizer: str = "rq-kmeans"
+    fit_scope: Literal["train", "all"] = "train"
+    fit_items: Count = 1_000_000
 
     @model_validator(mode="after")
     def _parameters_fit(self) -> "TokenizeSection":
@@ -119,25 +126,13 @@ class TokenizeSection(BaseModel):
     @property
     def parameters(self) -> dict[str, Any]:
         """Give every parameter of the tokenizer's constructor; the defaults live only there."""
-        given = dict(self.__pydantic_extra__ or {})
-        signature = inspect.signature(tokenizer_named(self.tokenizer).__init__).parameters
-        constructor = {name: one for name, one in signature.items() if name != "self"}
-        values = {}
-        for name in given:
-            if name not in constructor:
-                known = [f"tokenize.{key}" for key in constructor]
-                raise RecipeError(_unknown(f"tokenize.{name}", known))
-        for name, one in constructor.items():
-            try:
-                value = TypeAdapter(one.annotation).validate_python(given.get(name, one.default), strict=True)
-            except ValidationError as error:
-                raise ValueError(f"{name} = {given[name]!r}: {error.errors()[0]['msg']}") from None
-            values[name] = list(value) if isinstance(value, tuple) else value
-        return values
+        return _parameters("tokenize", tokenizer_named(self.tokenizer), self)
 
 
 class CollisionsSection(Section):
-    """What happens to items with equal codes."""
+    """What happens to items with equal codes; a policy's own parameters stand beside its name."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     policy: str = "next-nearest"
 
@@ -148,11 +143,24 @@ class CollisionsSection(Section):
             raise ValueError(f"there are: {', '.join(POLICIES)}")
         return value
 
+    @model_validator(mode="after")
+    def _parameters_fit(self) -> "CollisionsSection":
+        try:
+            policy_named(self.policy, self.parameters)
+        except DataError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Give every parameter of the policy; the defaults live only there."""
+        return _parameters("collisions", POLICIES[self.policy], self)
+
 
 class GatesSection(Section):
     """What a release must keep to be published, beyond its schemas."""
 
-    max_collision_rate: Rate = 0.0
+    max_collision_rate: Rate | None = None  # what the policy promises: 0, or for `capacity` its group size
 
 
 class ExportSection(Section):
@@ -200,6 +208,15 @@ class Recipe(Section):
         source_named(self.source.kind)
         return self
 
+    @model_validator(mode="after")
+    def _policy_fits_tokenizer(self) -> "Recipe":
+        tokenizer = tokenizer_named(self.tokenize.tokenizer)(**self.tokenize.parameters)
+        policy = policy_named(self.collisions.policy, self.collisions.parameters)
+        problem = misfit(policy, tokenizer)
+        if problem:
+            raise ValueError(f"collisions.policy = {policy.name!r} with {tokenizer.name!r}: {problem}")
+        return self
+
     @property
     def template(self) -> str:
         """Give the text template, the source's own where the recipe names none."""
@@ -208,7 +225,8 @@ class Recipe(Section):
     def as_written(self) -> dict[str, Any]:
         """Give the recipe with every default spelled out, as lineage keeps it."""
         written = self.model_dump(mode="json")
-        written["tokenize"] = {"tokenizer": self.tokenize.tokenizer, **self.tokenize.parameters}
+        written["tokenize"] |= self.tokenize.parameters
+        written["collisions"] |= self.collisions.parameters
         written["embed"][0]["template"] = self.template
         return written
 
@@ -230,6 +248,25 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: {_first_problem(error)}") from error
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
+
+
+def _parameters(section: str, owner: type, given_in: BaseModel) -> dict[str, Any]:
+    """Give every parameter of a constructor: those given beside the name, strictly typed, and defaults."""
+    given = dict(given_in.__pydantic_extra__ or {})
+    signature = inspect.signature(owner.__init__).parameters  # type: ignore[misc]
+    constructor = {name: one for name, one in signature.items() if name != "self"}
+    for name in given:
+        if name not in constructor:
+            known = [f"{section}.{key}" for key in [*constructor, *type(given_in).model_fields]]
+            raise RecipeError(_unknown(f"{section}.{name}", known))
+    values = {}
+    for name, one in constructor.items():
+        try:
+            value = TypeAdapter(one.annotation).validate_python(given.get(name, one.default), strict=True)
+        except ValidationError as error:
+            raise ValueError(f"{name} = {given[name]!r}: {error.errors()[0]['msg']}") from None
+        values[name] = list(value) if isinstance(value, tuple) else value
+    return values
 
 
 def _override(values: dict[str, Any], override: str) -> None:

@@ -43,7 +43,7 @@ def render(record: Mapping[str, Any], metrics: Mapping[str, Any], outputs: Mappi
         f"{metrics['tokenizer']['fit_items']:,} {escape(metrics['tokenizer']['fit_scope'])}. Use of each "
         "level, after resolution; perplexity as a share of the codes, 1 being even use.</p>",
         _table(
-            ["level", "codes", "used", "dead", "perplexity", "Gini", "largest"],
+            ["level", "codes", "used", "dead", "perplexity", "entropy / ln K", "Gini", "largest", "prefixes"],
             [
                 [
                     one["level"],
@@ -51,8 +51,10 @@ def render(record: Mapping[str, Any], metrics: Mapping[str, Any], outputs: Mappi
                     one["used"],
                     one["dead"],
                     _bar(one["perplexity_share"]),
+                    round(one["entropy_ratio"], 3),
                     round(one["gini"], 3),
                     one["max_count"],
+                    one["prefixes"],
                 ]
                 for one in resolved["levels"]
             ],
@@ -65,6 +67,9 @@ def render(record: Mapping[str, Any], metrics: Mapping[str, Any], outputs: Mappi
                 for name, value in resolved["before"].items()
             ],
         ),
+        "<h2>Do like items have like IDs?</h2>",
+        _table(["", "all items", "items fitted on"], _overlaps(resolved)),
+        *_purity(resolved["category_purity"]),
         "<h2>Items under the same first code</h2>",
         _table(["code", "items", "examples, most popular first"], _examples(outputs)),
         f"<h2>Split: {escape(split['protocol'])}</h2><p>Equal times are ordered by {escape(split['ties'])}. "
@@ -125,12 +130,36 @@ def _headline(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         "interactions": f"{rows['interactions']:,}",
         "rejected rows": f"{metrics['rejects']:,}",
         "uniquely identified": f"{after['uniquely_identified']:.1%}",
-        "neighbour overlap at 10": f"{metrics['collisions']['neighbour_overlap_at_10']:.3f}",
-        "relative error, fitted": f"{held['fit']['relative_error']:.3f}",
+        "neighbour overlap at 10": _share(metrics["collisions"]["neighbour_overlap_at_10"]),
     }
-    if held["held_out"]:
-        numbers["relative error, held out"] = f"{held['held_out']['relative_error']:.3f}"
+    if held:  # None where codes do not decode to the vectors
+        numbers["relative error, fitted"] = f"{held['fit']['relative_error']:.3f}"
+        if held["held_out"]:
+            numbers["relative error, held out"] = f"{held['held_out']['relative_error']:.3f}"
     return "<dl>" + "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in numbers.items()) + "</dl>"
+
+
+def _overlaps(resolved: Mapping[str, Any]) -> Iterable[Sequence[Any]]:
+    for name, said in (
+        ("neighbour_overlap_at_10", "of ten nearest by cosine, also nearest by SID"),
+        ("cf_neighbour_overlap_at_10", "of ten nearest by shared train users, also nearest by SID"),
+    ):
+        yield [said, _share(resolved[name]), _share(resolved[f"{name}_fit"])]
+
+
+def _purity(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    if not rows:  # no categories, or codes without order
+        return
+    yield (
+        "<p>Purity: share of items that have the commonest first category of their prefix; beside it the "
+        "same after a shuffle, since short lists are pure by chance.</p>"
+    )
+    columns = ["length", "purity", "shuffled"]
+    yield _table(["prefix length", *columns[1:]], [[row[name] for name in columns] for row in rows])
+
+
+def _share(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
 
 
 def _waterfall(ledger: Sequence[Mapping[str, Any]]) -> Iterable[Sequence[Any]]:

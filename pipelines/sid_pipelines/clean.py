@@ -190,4 +190,4 @@ def _write(connection: duckdb.DuckDBPyConnection, work: Work, table: str, univer
     work.out.write(EVENTS, events.to_arrow_reader())
 
 
-STAGE = Stage("clean", revision=1, parents=("ingest",), run=run)
+STAGE = Stage("clean", revision=2, parents=("ingest",), run=run)

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from sid_pipelines.arrays import vectors_column
 from sid_pipelines.encoders import TextEncoder
 from sid_pipelines.stage import Outcome, Stage, Work, count
 from sid_schemas import DataError, embeddings_table
 from sid_tokenizers.base import Vectors
+from sid_warehouse.arrays import vectors_column
 
 
 @dataclass(frozen=True)
@@ -56,4 +56,4 @@ def _as_arrow(texts: pa.Table, vectors: Vectors) -> pa.Table:
     return pa.table(columns)
 
 
-STAGE = Stage("embed", revision=1, parents=("text",), run=run, needs=("sentence_transformers", "text"))
+STAGE = Stage("embed", revision=2, parents=("text",), run=run, needs=("sentence_transformers", "text"))

@@ -6,12 +6,13 @@ breaks one is not published.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow.parquet as pq
 
 from sid_pipelines.stage import Outcome, Stage, Work
@@ -19,8 +20,9 @@ from sid_schemas import Check, GateRefusedError, checks_of
 from sid_schemas.checks import none_of
 from sid_schemas.suites import Verdict, judge
 from sid_schemas.tables import Table, table_named
-from sid_tokenizers.vocabulary import Vocabulary
+from sid_tokenizers import Trie, Vocabulary
 from sid_warehouse import files, parquet
+from sid_warehouse.arrays import padded_matrix
 from sid_warehouse.db import connect, quote, view
 from sid_warehouse.stages import StageOutput
 
@@ -36,7 +38,33 @@ EXAMPLES = 3  # offending rows a message shows
 class GatesParams:
     """What must hold beyond the schemas."""
 
-    max_collision_rate: float
+    max_collision_rate: float | None  # None: what the collision policy promises
+
+
+@dataclass(frozen=True)
+class SidShape:
+    """What SIDs look like, as the tokenizer and the collision policy declare it.
+
+    base: codes the tokenizer gives. levels: sizes of the vocabulary's, an added one included. length:
+    L, L+1 or "L or L+1", L being base. capacity: items one SID may stand for, None where the collision
+    rate is what counts. max_collision_rate: the bound on it.
+    """
+
+    base: int
+    levels: tuple[int, ...]
+    length: str
+    capacity: int | None
+    max_collision_rate: float | None
+
+    @classmethod
+    def declared(cls, resolved: StageOutput, max_collision_rate: float | None) -> "SidShape":
+        """Read it from a collisions output; without a bound in the recipe the policy's promise is one."""
+        facts = resolved.facts
+        levels = Vocabulary.load(resolved.folder / "vocabulary.json").levels
+        if max_collision_rate is None and facts["capacity"] is None:
+            max_collision_rate = 0.0
+        base = len(levels) - (facts["length"] != "L")
+        return cls(base, levels, facts["length"], facts["capacity"], max_collision_rate)
 
 
 def run(work: Work) -> Outcome:
@@ -53,11 +81,12 @@ def run(work: Work) -> Outcome:
             from interactions""")
         schemas = [_schema(folder, name) for name, folder in tables.items()]
         checks = [check for table in schemas for check in checks_of(table)]
-        vocabulary = Vocabulary.load(work.inputs["collisions"].folder / "vocabulary.json")
-        checks += promises(params.max_collision_rate, vocabulary.offsets)
+        checks += promises(SidShape.declared(work.inputs["collisions"], params.max_collision_rate))
         for name in ("sids", work.inputs["embed"].facts["name"]):
             checks += _same_items(name)
         measured = measure(connection, checks)
+        measured["sids"]["trie_differs"] = _trie_differs(work.inputs["collisions"])
+        checks.append(Check("sids", "trie_differs", "", "the trie holds the SIDs", minimum=0, maximum=0))
         verdicts = judge(checks, measured)
         failed = [verdict for verdict in verdicts if not verdict.passed]
         if failed:
@@ -84,36 +113,36 @@ def published_tables(outputs: Mapping[str, StageOutput]) -> dict[str, Path]:
     return tables | {embedded.facts["name"]: embedded.folder}
 
 
-def promises(max_collision_rate: float, offsets: Sequence[int]) -> list[Check]:
+def promises(shape: SidShape) -> list[Check]:
     """Give the checks that span tables: what a release promises to a trainer.
 
-    offsets: of the vocabulary's levels. View `placed` has the interactions with `place`, counted from
-    0 in the declared order of each user.
+    View `placed` has the interactions with `place`, counted from 0 in the declared order of each user.
     """
-    n = len(offsets)
+    vocabulary = Vocabulary(shape.levels)
     wrong_token = " or ".join(
-        f"token_ids[{level + 1}] <> sid[{level + 1}] + {offset}" for level, offset in enumerate(offsets)
+        f"token_ids[{level + 1}] <> sid[{level + 1}] + {offset}"
+        for level, offset in enumerate(vocabulary.offsets)
+    )
+    letters = [vocabulary.tokens([0] * (level + 1))[-1][1] for level in range(len(shape.levels))]
+    wrong_string = " or ".join(
+        f"tokens[{level + 1}] <> '<{letter}_' || sid[{level + 1}] || '>'"
+        for level, letter in enumerate(letters)
+    )
+    beyond = " or ".join(
+        f"{column}[{level + 1}] >= {k}"
+        for level, k in enumerate(shape.levels)
+        for column in ("sid", "codes")
+        if column == "sid" or level < shape.base
     )
     checks = [
+        *_sid_promises(shape),
         none_of(
             "items", "without_sid", "item_index not in (select item_index from sids)", "every item has a SID"
         ),
-        Check(
-            "sids",
-            "collision_rate",
-            "(count(*) - count(distinct sid)) / greatest(count(*), 1)",
-            "share of items whose SID another item has, (N - U) / N",
-            minimum=0,
-            maximum=max_collision_rate,
-        ),
-        none_of(
-            "sids",
-            "uneven_length",
-            f"not (len(codes) = {n} and len(sid) = {n} and len(token_ids) = {n} and len(tokens) = {n})",
-            "SIDs have one length",
-        ),
         none_of("sids", "wrong_key", "sid_key <> array_to_string(sid, '-')", "sid_key spells out sid"),
         none_of("sids", "wrong_tokens", wrong_token, "token_ids are sid in the one vocabulary"),
+        none_of("sids", "beyond_level", beyond, "every code is one of its level's"),
+        none_of("sids", "wrong_strings", wrong_string, "tokens spell out sid"),
         none_of("sids", "wrong_text", "text <> array_to_string(tokens, '')", "text is tokens joined"),
         none_of(
             "sids",
@@ -150,6 +179,50 @@ def promises(max_collision_rate: float, offsets: Sequence[int]) -> list[Check]:
     ]
     for split in ("train", "valid", "test"):
         checks += _sample_promises(split)
+    return checks
+
+
+def _sid_promises(shape: SidShape) -> list[Check]:
+    """Give the checks of what tokenizer and policy declare: uniqueness, length, suffix."""
+    base = shape.base
+    length = {"L": f"{base}", "L+1": f"{base + 1}"}.get(shape.length, f"{base} + (suffix is not null)::int")
+    digit = "suffix is not null" if shape.length == "L" else f"suffix is distinct from sid[{base + 1}]"
+    checks = [
+        none_of(
+            "sids",
+            "uneven_length",
+            f"len(codes) <> {base} or len(sid) <> {length} or len(token_ids) <> {length} "
+            f"or len(tokens) <> {length}",
+            f"SIDs have the declared length, {shape.length}",
+        ),
+        none_of("sids", "wrong_suffix", digit, "suffix is the added digit, and null where none is added"),
+    ]
+    if shape.length != "L":
+        moved = f"sid[1:{base}] <> codes"
+        checks.append(none_of("sids", "moved", moved, "a policy that adds a digit moves no code"))
+    if shape.length == "L or L+1":
+        checks.append(
+            none_of(
+                "sids",
+                "not_prefix_free",
+                f"suffix is null and sid in (select sid[1:{base}] from sids where suffix is not null)",
+                "no SID is the beginning of another",
+            )
+        )
+    if shape.capacity is not None:
+        why = f"at most {shape.capacity} items share an SID"
+        checks.append(none_of("sid_to_items", "overfull", f"n > {shape.capacity}", why))
+    if shape.max_collision_rate is not None:
+        checks.append(
+            Check(
+                "sids",
+                "collision_rate",
+                "(count(*) - count(distinct sid)) / greatest(count(*), 1)",
+                "share of items whose SID another item has, (N - U) / N",
+                minimum=0,
+                maximum=shape.max_collision_rate,
+            )
+        )
     return checks
 
 
@@ -206,6 +279,17 @@ def measure(connection: duckdb.DuckDBPyConnection, checks: list[Check]) -> dict[
     return measured
 
 
+def _trie_differs(resolved: StageOutput) -> float:
+    """Give 1 where the trie is not the one that the table of SIDs makes, else 0."""
+    width = len(Vocabulary.load(resolved.folder / "vocabulary.json").levels)
+    made = Trie.build(padded_matrix(resolved.read("sids", ["sid"])["sid"], width, -1))
+    kept = Trie.load(resolved.folder / "trie.safetensors")
+    same = all(
+        np.array_equal(getattr(made, name), getattr(kept, name)) for name in ("offsets", "codes", "items")
+    )
+    return 0.0 if same else 1.0
+
+
 def _schema(folder: Path, name: str) -> Table:
     """Give a table's schema after comparing it with the files' own, which costs no data read."""
     for part in parquet.parts(folder, name):
@@ -239,7 +323,7 @@ def summary_of(gates: StageOutput) -> list[dict[str, Any]]:
 
 STAGE = Stage(
     "gates",
-    revision=1,
+    revision=2,
     parents=("ingest", "embed", "collisions", "sequences"),
     run=run,
     needs=("great_expectations", "quality"),

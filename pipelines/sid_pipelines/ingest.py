@@ -156,4 +156,4 @@ def check_rejects(facts: Mapping[str, Any], max_reject_rate: float) -> None:
         )
 
 
-STAGE = Stage("ingest", revision=1, parents=(), run=run)
+STAGE = Stage("ingest", revision=2, parents=(), run=run)

@@ -8,11 +8,16 @@ from sid_pipelines.gates import published_tables, summary_of
 from sid_warehouse import catalog, files, parquet, releases
 from sid_warehouse.stages import StageOutput
 
-REVISION = 1
+REVISION = 2
 Render = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, StageOutput]], str]
 EXTRA_FILES: Mapping[str, tuple[str, ...]] = {
     "sequences": ("sequences.arrow", "train.arrow", "valid.arrow", "test.arrow"),
-    "collisions": ("trie.safetensors", "vocabulary.json"),
+    "collisions": (
+        "trie.safetensors",
+        "vocabulary.json",
+        "collisions/policy.json",
+        "collisions/state.safetensors",
+    ),
     "tokenize": ("tokenizer/tokenizer.json", "tokenizer/tokenizer.safetensors", "tokenizer/fit.json"),
     "gates": ("gates.json",),
 }

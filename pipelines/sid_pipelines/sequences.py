@@ -87,4 +87,4 @@ def _items(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
         order by item.item_index""")
 
 
-STAGE = Stage("sequences", revision=1, parents=("clean", "split", "text"), run=run)
+STAGE = Stage("sequences", revision=2, parents=("clean", "split", "text"), run=run)

@@ -100,4 +100,4 @@ def _audit(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     }
 
 
-STAGE = Stage("split", revision=1, parents=("clean",), run=run)
+STAGE = Stage("split", revision=2, parents=("clean",), run=run)

@@ -206,7 +206,12 @@ def _samples(split: str) -> Table:
 CODES = Table(
     "codes",
     "What the tokenizer gave each item, before collisions are resolved.",
-    (_index("item", unique=True), ITEM_ID, Column("codes", pa.list_(I32), "one code per level")),
+    (
+        _index("item", unique=True),
+        ITEM_ID,
+        Column("codes", pa.list_(I32), "one code per level"),
+        Column("fitted", pa.bool_(), "whether the tokenizer was fitted on this item"),
+    ),
     order="item_index",
     dense="item_index",
 )
@@ -217,7 +222,7 @@ SIDS = Table(
         _index("item", unique=True),
         Column("item_id", STR, "the source's own item id", unique=True),
         Column("codes", pa.list_(I32), "the tokenizer's codes, before resolution"),
-        Column("sid", pa.list_(I32), "the final semantic ID, one code per level"),
+        Column("sid", pa.list_(I32), "the final semantic ID: codes, and the suffix where there is one"),
         Column("sid_key", STR, "the final SID as one scalar, codes joined by '-'"),
         Column("suffix", I32, "the added last digit, where the policy adds one", nullable=True),
         Column("slot", I32, "place among the items that share this SID, from 0", minimum=0),
@@ -233,7 +238,7 @@ SID_TO_ITEMS = Table(
     "The way back: which items stand behind a SID.",
     (
         Column("sid_key", STR, "the SID as one scalar", unique=True),
-        Column("sid", pa.list_(I32), "the SID, one code per level"),
+        Column("sid", pa.list_(I32), "the SID"),
         Column("item_indexes", pa.list_(I32), "its items in slot order"),
         Column("n", I32, "how many", minimum=1),
     ),

@@ -1,4 +1,4 @@
-"""How good a set of SIDs is: collisions, use of the codes, reconstruction, neighbours that stay near.
+"""How good a set of SIDs is: collisions, use of the codes, reconstruction, categories. See neighbours.py too.
 
 Utilisation alone is not quality (a codebook can be fully used and still collide), so they are
 always reported together.
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sid_tokenizers.base import Codes, Vectors
+from sid_tokenizers.base import Codes, Vectors, content_hashes
 from sid_tokenizers.collisions import group_sizes
 
 
@@ -27,74 +27,110 @@ def collision_metrics(codes: Codes) -> dict[str, float | int]:
         "collided_items": colliding,
         "uniquely_identified": (n - colliding) / n,
         "max_group": int(size.max()),
+        "gini_of_groups": gini(np.bincount(group)),
     }
 
 
 def level_metrics(codes: npt.NDArray[np.int32], k: int) -> dict[str, float | int]:
-    """Give the use of one level's k codes: used, dead, entropy (nats), perplexity / k, Gini, counts."""
+    """Give the use of one level's k codes.
+
+    used, dead; entropy in nats, entropy_ratio to ln k, perplexity_share e^H / k; gini over how many
+    items each code has, 0 being even; min_count, max_count.
+    """
     counts = np.bincount(codes, minlength=k)
-    share = counts[counts > 0] / counts.sum()
-    entropy = float(-(share * np.log(share)).sum())
-    ordered = np.sort(counts)
-    ranks = np.arange(1, k + 1)
-    gini = float(2 * (ranks * ordered).sum() / (k * ordered.sum()) - (k + 1) / k)
+    share = counts[counts > 0] / max(counts.sum(), 1)
+    entropy = max(float(-(share * np.log(share)).sum()), 0.0)
     return {
         "codes": k,
         "used": int((counts > 0).sum()),
         "dead": int((counts == 0).sum()),
         "entropy": entropy,
-        "perplexity_share": float(np.exp(entropy) / k),
-        "gini": gini,
+        "entropy_ratio": entropy / float(np.log(k)) if k > 1 else float(len(codes) > 0),
+        "perplexity_share": float(np.exp(entropy) / k) if len(codes) else 0.0,
+        "gini": gini(counts),
         "min_count": int(counts.min()),
         "max_count": int(counts.max()),
     }
 
 
+def gini(counts: npt.NDArray[np.int64]) -> float:
+    """Give the Gini coefficient of counts: 0 where all are equal, near 1 where one has everything."""
+    ordered, k = np.sort(counts), len(counts)
+    if not ordered.sum():
+        return 0.0
+    ranks = np.arange(1, k + 1)
+    return float(2 * (ranks * ordered).sum() / (k * ordered.sum()) - (k + 1) / k)
+
+
+def per_level(codes: Codes, levels: Sequence[int]) -> list[dict[str, Any]]:
+    """Give `level_metrics` for every level, and how many distinct prefixes end there.
+
+    Rows without a code at a level (-1) are left out there.
+    """
+    found = []
+    for level, k in enumerate(levels):
+        there = codes[codes[:, level] >= 0]
+        prefixes = int(group_sizes(there[:, : level + 1])[0].max(initial=-1)) + 1
+        found.append({"level": level + 1, **level_metrics(there[:, level], k), "prefixes": prefixes})
+    return found
+
+
 def reconstruction(X: Vectors, decoded: Vectors) -> dict[str, float] | None:
     """Give mean squared L2 error per vector and its share of the vectors' mean squared norm."""
-    if not len(X):
-        return None
-    error = float(((X - decoded) ** 2).sum(axis=1, dtype=np.float64).mean())
-    energy = float((X**2).sum(axis=1, dtype=np.float64).mean())
-    return {"squared_error": error, "relative_error": error / energy if energy else 0.0}
+    total = ReconstructionTotal()
+    total.add(X, decoded)
+    return total.result()
 
 
-def neighbour_overlap(X: Vectors, sids: Codes, *, top: int = 10, sample: int = 2000, seed: int = 0) -> float:
-    """Give the share of each item's `top` cosine neighbours that are also among its nearest by SID.
+class ReconstructionTotal:
+    """The same for vectors that come block by block."""
 
-    Nearness by SID is the length of the common prefix. Where that ties across the cut, a neighbour
-    counts with the chance a random choice among the tied would give it. `sample` items, seeded.
+    def __init__(self) -> None:
+        """Start from nothing."""
+        self.rows, self.error, self.energy = 0, 0.0, 0.0
+
+    def add(self, X: Vectors, decoded: Vectors) -> None:
+        """Count a block of vectors, (n, d), and what their codes decode to."""
+        self.rows += len(X)
+        self.error += float(((X - decoded) ** 2).sum(axis=1, dtype=np.float64).sum())
+        self.energy += float((X**2).sum(axis=1, dtype=np.float64).sum())
+
+    def result(self) -> dict[str, float] | None:
+        """Give the numbers, or None where there were no vectors."""
+        if not self.rows:
+            return None
+        relative = self.error / self.energy if self.energy else 0.0
+        return {"squared_error": self.error / self.rows, "relative_error": relative}
+
+
+def purity_by_prefix(
+    sids: Codes, labels: npt.NDArray[np.int64], *, seed: int = 0
+) -> list[dict[str, float | int]]:
+    """Give for every prefix length how well prefixes sort items by label.
+
+    labels: (n,) category numbers, -1 for none; such items are left out. purity: share of items that have
+    the commonest label of their prefix. shuffled: the same after a seeded shuffle of the labels, for
+    prefixes with few items are pure by chance; what counts is the difference.
     """
-    import faiss
+    known = labels >= 0
+    sids, labels = sids[known], labels[known]
+    if not len(labels):
+        return []
+    mixed = labels[np.random.default_rng(seed).permutation(len(labels))]
+    rows: list[dict[str, float | int]] = []
+    for length in range(1, sids.shape[1] + 1):
+        group = group_sizes(sids[:, :length])[0]
+        rows.append({"length": length, "purity": _purity(group, labels), "shuffled": _purity(group, mixed)})
+    return rows
 
-    n, length = sids.shape
-    top = min(top, n - 1)
-    if top < 1:
-        return 1.0
-    unit = X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), 1e-12)
-    queries = np.arange(n)
-    if n > sample:
-        queries = np.sort(np.random.default_rng(seed).choice(n, sample, replace=False))
-    index = faiss.IndexFlatIP(X.shape[1])
-    index.add(unit)
-    _, found = index.search(unit[queries], top + 1)
-    overlap = 0.0
-    for query, neighbours in zip(queries, found, strict=True):
-        neighbours = neighbours[neighbours != query][:top]
-        common = (sids == sids[query]).cumprod(axis=1).sum(axis=1)
-        common[query] = -1
-        sizes = np.bincount(common[common >= 0], minlength=length + 1)
-        above = sizes[::-1].cumsum()[::-1] - sizes
-        chance = np.clip((top - above) / np.maximum(sizes, 1), 0.0, 1.0)
-        overlap += float(chance[common[neighbours]].mean())
-    return overlap / len(queries)
+
+def _purity(group: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> float:
+    pairs, counts = np.unique(group * (int(labels.max()) + 1) + labels, return_counts=True)
+    best = np.zeros(int(group.max()) + 1, dtype=np.int64)
+    np.maximum.at(best, pairs // (int(labels.max()) + 1), counts)
+    return float(best.sum() / len(labels))
 
 
 def duplicate_vectors(X: Vectors) -> int:
     """Give how many rows repeat an earlier row exactly; no tokenizer can tell such items apart."""
-    return len(X) - len(np.unique(X, axis=0))
-
-
-def per_level(codes: Codes, levels: Sequence[int]) -> list[dict[str, Any]]:
-    """Give `level_metrics` for every level, coarse to fine."""
-    return [{"level": level + 1, **level_metrics(codes[:, level], k)} for level, k in enumerate(levels)]
+    return len(X) - len(np.unique(content_hashes(X)))

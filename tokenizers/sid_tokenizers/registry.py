@@ -1,13 +1,33 @@
 """Every tokenizer by the name that recipes use. A new scheme is one file and one line here."""
 
-import json
 from pathlib import Path
 
 from sid_schemas import RecipeError
-from sid_tokenizers.base import Tokenizer
+from sid_tokenizers.base import Tokenizer, read_config
+from sid_tokenizers.fsq import FSQ
+from sid_tokenizers.opq import OPQ
+from sid_tokenizers.pq import PQ
 from sid_tokenizers.rq_kmeans import RQKMeans
+from sid_tokenizers.rq_kmeans_balanced import RQKMeansBalanced
+from sid_tokenizers.rq_kmeans_fsq import RQKMeansFSQ
+from sid_tokenizers.rq_kmeans_plus import RQKMeansPlus
+from sid_tokenizers.rq_vae import RQVAE
+from sid_tokenizers.rvq_ema import RVQEMA
 
-TOKENIZERS: dict[str, type[Tokenizer]] = {scheme.name: scheme for scheme in (RQKMeans,)}
+TOKENIZERS: dict[str, type[Tokenizer]] = {
+    scheme.name: scheme
+    for scheme in (
+        RQKMeans,
+        RQKMeansBalanced,
+        RQKMeansPlus,
+        RQVAE,
+        RVQEMA,
+        PQ,
+        OPQ,
+        FSQ,
+        RQKMeansFSQ,
+    )
+}
 
 
 def tokenizer_named(name: str) -> type[Tokenizer]:
@@ -20,5 +40,4 @@ def tokenizer_named(name: str) -> type[Tokenizer]:
 
 def load(folder: str | Path) -> Tokenizer:
     """Load whatever tokenizer a folder holds."""
-    config = json.loads((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"))
-    return tokenizer_named(config["tokenizer"]).load(folder)
+    return tokenizer_named(read_config(Path(folder))["tokenizer"]).load(folder)

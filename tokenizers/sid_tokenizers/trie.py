@@ -1,7 +1,8 @@
 """All SIDs of a release as a prefix tree in compressed rows: what may follow a prefix, and whose SID it is.
 
 Node 0 is the root. The edges of node v stand at offsets[v]:offsets[v + 1] of `codes`, ascending; edge e
-leads to node e + 1. A leaf has no edges, and `items` gives the lowest item_index that has its SID.
+leads to node e + 1. `items` gives the lowest item_index whose SID ends at a node, or -1. Where SIDs differ in
+length, one may end at a node that has edges.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ I32 = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Trie:
-    """A read-only prefix tree over fixed-length SIDs."""
+    """A read-only prefix tree over SIDs."""
 
     offsets: I32
     codes: I32
@@ -24,7 +25,10 @@ class Trie:
 
     @classmethod
     def build(cls, sids: npt.ArrayLike) -> "Trie":
-        """Build from (n, L) codes, row i being item i; of equal SIDs the lowest row is named."""
+        """Build from (n, W) codes, row i being item i; of equal SIDs the lowest row is named.
+
+        A SID shorter than W has -1 in its last places.
+        """
         rows = np.asarray(sids, dtype=np.int32)
         order = np.lexsort(rows.T[::-1])
         rows = rows[order]
@@ -36,10 +40,12 @@ class Trie:
         fresh = np.zeros(n, dtype=bool)
         fresh[:1] = True
         for level in range(length):
+            goes_on = rows[:, level] >= 0
             fresh[1:] |= rows[1:, level] != rows[:-1, level]
-            edges.append((parent[fresh], rows[fresh, level]))
-            parent = nodes + np.cumsum(fresh) - 1
-            nodes += int(fresh.sum())
+            new = fresh & goes_on
+            edges.append((parent[new], rows[new, level]))
+            parent = np.where(goes_on, nodes + np.cumsum(new) - 1, parent)
+            nodes += int(new.sum())
         parents = np.concatenate([edge[0] for edge in edges])
         codes = np.concatenate([edge[1] for edge in edges])
         counts = np.bincount(parents, minlength=nodes)
@@ -52,7 +58,7 @@ class Trie:
         )
 
     def allowed(self, prefix: Sequence[int]) -> I32:
-        """Give the codes that may follow a prefix, ascending; none after a whole or unknown SID."""
+        """Give the codes that may follow a prefix, ascending; none where nothing goes on."""
         node = self._walk(prefix)
         return self.codes[:0] if node is None else self.codes[self._edges(node)]
 

@@ -45,12 +45,14 @@ class Vocabulary:
         return FIRST + sum(self.levels)
 
     def token_ids(self, sids: npt.ArrayLike) -> npt.NDArray[np.int32]:
-        """Shift codes into the one vocabulary: (n, L) -> (n, L) int32."""
-        return np.asarray(sids, dtype=np.int32) + np.asarray(self.offsets, dtype=np.int32)
+        """Shift codes into the one vocabulary: (n, L) -> (n, L) int32; -1, no code, stays -1."""
+        codes = np.asarray(sids, dtype=np.int32)
+        return np.where(codes < 0, codes, codes + np.asarray(self.offsets, dtype=np.int32))
 
     def sids(self, token_ids: npt.ArrayLike) -> npt.NDArray[np.int32]:
-        """Shift token ids back into codes: (n, L) -> (n, L) int32."""
-        return np.asarray(token_ids, dtype=np.int32) - np.asarray(self.offsets, dtype=np.int32)
+        """Shift token ids back into codes: (n, L) -> (n, L) int32; padding becomes -1, no code."""
+        codes = np.asarray(token_ids, dtype=np.int32) - np.asarray(self.offsets, dtype=np.int32)
+        return np.maximum(codes, np.int32(-1))
 
     def tokens(self, sid: Sequence[int]) -> list[str]:
         """Give one SID as token strings.

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
 from sid_schemas import WarehouseError
 from sid_tokenizers.trie import Trie
 from sid_tokenizers.vocabulary import Vocabulary
 from sid_warehouse import files, parquet, releases
+from sid_warehouse.arrays import padded_matrix
 from sid_warehouse.names import Ref
 from sid_warehouse.samples import Samples
 
@@ -94,19 +94,17 @@ class Release:
         return load(self.folder / "tokenizer")
 
     def samples(self, split: str, *, max_history: int = 50) -> Samples:
-        """Give the samples of `train`, `valid` or `test` as numpy arrays of token ids; needs no torch."""
+        """Give the samples of `train`, `valid` or `test` as numpy arrays of token ids; needs no torch.
+
+        Where SIDs differ in length, shorter ones are filled up with `pad` at their end, so that every
+        item takes the same number of tokens.
+        """
         if split not in SPLITS:
             raise WarehouseError(f"{self.ref}: has no split {split!r}; there are: {', '.join(SPLITS)}")
-        column = self.table("sids", ["token_ids"])["token_ids"].combine_chunks()
-        tokens = column.flatten().to_numpy().reshape(len(column), -1)
         vocabulary = self.vocabulary
-        return Samples(
-            self.folder,
-            split,
-            np.ascontiguousarray(tokens),
-            pad=vocabulary.pad,
-            max_history=max_history,
-        )
+        column = self.table("sids", ["token_ids"])["token_ids"]
+        tokens = padded_matrix(column, len(vocabulary.levels), vocabulary.pad)
+        return Samples(self.folder, split, tokens, pad=vocabulary.pad, max_history=max_history)
 
     def sequences(self, split: str, *, max_history: int = 50) -> "TorchSamples":
         """Give the samples of a split as a map-style torch Dataset of SID token ids, memory-mapped.

@@ -1,0 +1,64 @@
+"""Quality: are items that are alike near each other by SID? By vectors, by users in training, by category."""
+
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+
+from sid_pipelines.vectors import StoredVectors
+from sid_tokenizers.base import Codes
+from sid_tokenizers.metrics import purity_by_prefix
+from sid_tokenizers.neighbours import (
+    Neighbours,
+    cooccurrence_neighbours,
+    cosine_neighbours,
+    overlap,
+    sample_rows,
+)
+from sid_warehouse.db import scan
+from sid_warehouse.stages import StageOutput
+
+TOP = 10
+
+
+def judge(
+    sids: Codes,
+    vectors: StoredVectors,
+    fitted: npt.NDArray[np.bool_],
+    connection: duckdb.DuckDBPyConnection,
+    split: StageOutput,
+    clean: StageOutput,
+    *,
+    ordered: bool,
+) -> dict[str, Any]:
+    """Give neighbour overlaps at 10, for all items and for those fitted on, and purity by prefix.
+
+    sids: (n, W), -1 where there is no digit. Neighbours are judged on at most 2,000 items, seeded.
+    Category is the first entry of an item's category path; without order there are no prefixes to judge.
+    """
+    queries = sample_rows(len(sids))
+    cosine = cosine_neighbours(vectors.blocks(), queries, vectors.rows(queries), top=TOP)
+    events = connection.sql(f"""
+        select user_index, item_index from {scan(split.parts("interactions"))}
+        where split = 'train'""").fetchnumpy()
+    users, items = (np.asarray(events[name], dtype=np.int64) for name in ("user_index", "item_index"))
+    shared = cooccurrence_neighbours(users, items, len(sids), queries, top=TOP)
+    labels = connection.sql(f"""
+        select coalesce(dense_rank() over (order by category_path[1] nulls last), 0)::bigint
+            * (category_path[1] is not null)::int - 1 as label
+        from {scan(clean.parts("items_clean"))} order by item_index""").fetchnumpy()["label"]
+    labels = np.asarray(labels, dtype=np.int64)
+
+    def share(neighbours: Neighbours, chosen: npt.NDArray[np.bool_]) -> float | None:
+        return overlap(sids, (neighbours[0][chosen], neighbours[1][chosen]), ordered=ordered)
+
+    everyone, inside = np.ones(len(queries), dtype=bool), fitted[queries]
+    return {
+        "neighbour_overlap_at_10": share(cosine, everyone),
+        "neighbour_overlap_at_10_fit": share(cosine, inside),
+        "cf_neighbour_overlap_at_10": share(shared, everyone),
+        "cf_neighbour_overlap_at_10_fit": share(shared, inside),
+        "category_purity": purity_by_prefix(sids, labels) if ordered else [],
+        "category_purity_fit": purity_by_prefix(sids[fitted], labels[fitted]) if ordered else [],
+    }

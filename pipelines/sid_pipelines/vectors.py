@@ -1,0 +1,80 @@
+"""The vectors of an embed output, read in blocks, so that a catalogue larger than memory can be coded."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from sid_tokenizers.base import Vectors
+from sid_warehouse.arrays import matrix
+from sid_warehouse.stages import StageOutput
+
+IN_MEMORY = 1 << 30  # bytes: up to so many are read once and kept
+ROWS = 65_536  # rows per block
+
+
+class StoredVectors:
+    """A column of vectors in Parquet parts; row i is item_index i."""
+
+    def __init__(self, parts: list[Path], column: str = "vector") -> None:
+        """Read the footers alone."""
+        self._files = [pq.ParquetFile(part) for part in parts]
+        self._column = column
+        self.dim = int(self._files[0].schema_arrow.field(column).type.list_size)
+
+    @classmethod
+    def of(cls, embedded: StageOutput) -> "StoredVectors":
+        """Open the vectors that an embed stage wrote."""
+        return cls(embedded.parts(embedded.facts["name"]))
+
+    def __len__(self) -> int:
+        """Give the number of vectors."""
+        return sum(file.metadata.num_rows for file in self._files)
+
+    def blocks(self) -> Iterator[tuple[int, Vectors]]:
+        """Give (first row, block of vectors) from the first to the last."""
+        if self._small:
+            for start in range(0, len(self), ROWS):
+                yield start, self._whole[start : start + ROWS]
+            return
+        start = 0
+        for file in self._files:
+            for batch in file.iter_batches(ROWS, columns=[self._column]):
+                block = batch.column(0).flatten().to_numpy().reshape(batch.num_rows, self.dim)
+                yield start, block.astype(np.float32, copy=False)
+                start += batch.num_rows
+
+    def rows(self, wanted: npt.NDArray[np.int64]) -> Vectors:
+        """Give the vectors of some rows, in the order asked for; reads row groups that hold any."""
+        if self._small:
+            return self._whole[wanted]
+        order = np.argsort(wanted, kind="stable")
+        ascending = np.asarray(wanted)[order]
+        found = np.empty((len(ascending), self.dim), dtype=np.float32)
+        start = 0
+        for file in self._files:
+            for group in range(file.num_row_groups):
+                stop = start + file.metadata.row_group(group).num_rows
+                first, last = np.searchsorted(ascending, [start, stop])
+                if last > first:
+                    whole = matrix(file.read_row_group(group, columns=[self._column])[self._column])
+                    found[order[first:last]] = whole[ascending[first:last] - start]
+                start = stop
+        return found
+
+    @property
+    def _small(self) -> bool:
+        return len(self) * self.dim * 4 <= IN_MEMORY
+
+    @cached_property
+    def _whole(self) -> Vectors:
+        table = [file.read(columns=[self._column])[self._column] for file in self._files]
+        return np.concatenate([matrix(column) for column in table]).astype(np.float32, copy=False)
+
+
+def read_vectors(embedded: StageOutput) -> Vectors:
+    """Read all vectors of an embed output as (n, d) float32."""
+    return np.concatenate([block for _, block in StoredVectors.of(embedded).blocks()])

@@ -1,0 +1,326 @@
+"""RQ-VAE: residual quantization in a latent space that is learned together with the codes.
+
+Unlike rq_kmeans.py it trains networks, so `fit` needs torch (rq_vae_training.py is its only door); encode,
+decode and distances run in numpy. Presets say whose settings they are; every one can be overridden.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from math import ceil
+from typing import Any, ClassVar, Literal
+
+from sid_schemas import DataError
+from sid_tokenizers.base import Traits, Vectors, Weights, check_enough
+from sid_tokenizers.perceptron import SCALINGS, InputScaling, PerceptronTokenizer, Scaling
+from sid_tokenizers.residual import check_at_least, check_levels
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that training depends on, apart from levels and seed.
+
+    hidden: widths between input and latent; the decoder has them in reverse. latent: columns coded.
+    encoder_shortcut, decoder_shortcut: add the input, of which the layers then are zero at first.
+    beta: weight of the commitment. level_mean: average the levels' losses, else add them up.
+    residual_grad: what reaches the encoder of the commitments after level 1: full, or none as in LC-Rec.
+    gradient: how the decoder's gradient passes the codes: straight through (ste), or by rotation.
+    sinkhorn: epsilon of balanced codes of the last level in training (LC-Rec: 0.003); 0 for none.
+    unique: weight of a loss that pushes apart latents of a batch whose SIDs collide; 0 for none.
+    autoencoder_epochs: before there are codes. epochs: with codes. polish_epochs: the decoder alone, at
+    last. max_steps: batches at which the first two are cut short, in proportion; 0 for no limit.
+    schedule_warmup: epochs in which the rate rises; linear: it falls to 0 after, constant: it stays.
+    clip: greatest norm of the gradient; 0 for none. normalize_input: see `Scaling.learned`.
+    kmeans_init: first codes from residual k-means of kmeans_rows latents (0: all), else U(-1/K, 1/K).
+    check_every: epochs between checks of collisions and loss; keep_from: share of the epochs after which
+    the check with fewest collisions, then least loss, is kept. At each check restart_dead moves unused
+    codes to far residuals, and refit_steps Lloyd's steps, balanced with Sinkhorn epsilon `balance` (0:
+    not), move codes to the means of their residuals.
+    """
+
+    hidden: tuple[int, ...]
+    latent: int
+    encoder_shortcut: bool = False
+    decoder_shortcut: bool = False
+    beta: float = 0.25
+    level_mean: bool = False
+    residual_grad: Literal["full", "none"] = "full"
+    gradient: Literal["ste", "rotation"] = "ste"
+    sinkhorn: float = 0.0
+    unique: float = 0.0
+    epochs: int = 100
+    autoencoder_epochs: int = 0
+    polish_epochs: int = 0
+    max_steps: int = 0
+    batch_size: int = 1024
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    optimizer: Literal["adamw", "adagrad"] = "adamw"
+    schedule: Literal["linear", "constant"] = "constant"
+    schedule_warmup: int = 0
+    clip: float = 0.0
+    normalize_input: InputScaling = "none"
+    kmeans_init: bool = True
+    kmeans_rows: int = 0
+    restart_dead: bool = False
+    check_every: int = 50
+    keep_from: float = 0.0
+    refit_steps: int = 0
+    balance: float = 0.0
+
+    def paced(self, batches: int) -> tuple[int, int]:
+        """Give the epochs without and with codes, for so many batches per epoch."""
+        wanted = self.autoencoder_epochs + self.epochs
+        allowed = ceil(self.max_steps / batches) if self.max_steps else wanted
+        if allowed >= wanted:
+            return self.autoencoder_epochs, self.epochs
+        alone = allowed * self.autoencoder_epochs // wanted
+        return alone, allowed - alone
+
+
+PRESETS = {
+    # Ours, tuned on 3686 product titles: wide and shallow, codes refit to balance, little commitment (it
+    # crowds latents together), much pressure on colliding rows (it touches few, and only nearby ones).
+    "sidmill": Settings(
+        hidden=(512,),
+        latent=96,
+        beta=0.05,
+        unique=30.0,
+        epochs=100,
+        autoencoder_epochs=20,
+        polish_epochs=20,
+        max_steps=4000,
+        learning_rate=3e-3,
+        weight_decay=1e-4,
+        schedule="linear",
+        schedule_warmup=5,
+        clip=1.0,
+        normalize_input="scale",
+        restart_dead=True,
+        check_every=10,
+        keep_from=0.7,
+        refit_steps=3,
+        balance=0.01,
+    ),
+    # Paper, and what is commonly told of its code (secondary knowledge): k-means of the first batch.
+    "tiger": Settings(
+        hidden=(512, 256, 128),
+        latent=32,
+        epochs=20_000,
+        learning_rate=0.4,
+        optimizer="adagrad",
+        kmeans_rows=1024,
+    ),
+    # Read in code: LC-Rec with the settings of its run.sh (which has four levels of 256).
+    "lc-rec": Settings(
+        hidden=(2048, 1024, 512, 256, 128, 64),
+        latent=32,
+        level_mean=True,
+        residual_grad="none",
+        sinkhorn=0.003,
+        epochs=10_000,
+        weight_decay=1e-4,
+        schedule="linear",
+        schedule_warmup=50,
+        clip=1.0,
+        kmeans_rows=1024,
+    ),
+    # Read in code: MiniOneRec, whose rq/ is LC-Rec's, with its defaults (three levels of 256).
+    "minionerec": Settings(
+        hidden=(2048, 1024, 512, 256, 128, 64),
+        latent=32,
+        level_mean=True,
+        residual_grad="none",
+        epochs=10_000,
+        batch_size=20_480,
+        schedule="linear",
+        schedule_warmup=50,
+        clip=1.0,
+        kmeans_rows=20_480,
+    ),
+    # Read in code: GRID counts steps (3000), not epochs.
+    "grid": Settings(
+        hidden=(768, 256, 128),
+        latent=64,
+        epochs=3000,
+        max_steps=3000,
+        batch_size=2048,
+        optimizer="adagrad",
+        normalize_input="batchnorm-l2",
+        kmeans_rows=3072,
+    ),
+}
+
+# Of each setting that has choices, the choices.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "residual_grad": ("full", "none"),
+    "gradient": ("ste", "rotation"),
+    "optimizer": ("adamw", "adagrad"),
+    "schedule": ("linear", "constant"),
+    "normalize_input": SCALINGS,
+}
+DEVICE = re.compile("cpu|mps|cuda(:(0|[1-9][0-9]*))?")
+LEAST: dict[str, float] = {"latent": 1, "batch_size": 1, "check_every": 1}
+
+
+def settled(base: Settings, given: dict[str, Any]) -> Settings:
+    """Give settings with those that are not None put in; given epochs lift a limit of steps."""
+    changes = {name: value for name, value in given.items() if value is not None}
+    if "hidden" in changes:
+        changes["hidden"] = tuple(changes["hidden"])
+    if "epochs" in changes:
+        changes.setdefault("max_steps", 0)
+    return replace(base, **changes)
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise DataError naming the first setting that is out of range."""
+    for field in fields(settings):
+        name, value = field.name, getattr(settings, field.name)
+        if name in CHOICES and value not in CHOICES[name]:
+            raise DataError(f"{name}: expected one of {', '.join(CHOICES[name])}, got {value!r}")
+        if isinstance(value, int | float) and not value >= LEAST.get(name, 0):
+            raise DataError(f"{name}: expected {LEAST.get(name, 0)} or more, got {value}")
+    if any(width < 1 for width in settings.hidden):
+        raise DataError(f"hidden: expected widths >= 1, got {list(settings.hidden)}")
+    if not settings.learning_rate > 0:
+        raise DataError(f"learning_rate: expected more than 0, got {settings.learning_rate}")
+    if settings.keep_from > 1:
+        raise DataError(f"keep_from: expected 0 to 1, got {settings.keep_from}")
+    if settings.balance and settings.balance < 0.003:
+        raise DataError(f"balance: expected 0 or at least 0.003, got {settings.balance}")
+
+
+def check_device(device: str) -> None:
+    """Raise DataError for a name that torch knows nothing by; whether it is there, only training tells."""
+    if not isinstance(device, str) or not DEVICE.fullmatch(device):
+        raise DataError(f"device: expected cpu, cuda, cuda:0, cuda:1, ... or mps, got {device!r}")
+
+
+class RQVAE(PerceptronTokenizer):
+    """Residual-quantized variational autoencoder (RQ-VAE); variational in name only, as in the papers.
+
+    levels: codes per level, coarse to fine. seed: of every draw. preset: whose settings to start from:
+      sidmill: ours, minutes on a CPU; tiger: the TIGER paper; lc-rec: LC-Rec's run.sh; minionerec: the
+      defaults of MiniOneRec's code; grid: GRID's code. All but ours train for very long and are meant
+      for comparison. Levels are no part of a preset.
+    Every other parameter overrides one setting of the preset; None leaves it as it is. They are told in
+    `Settings`; the two shortcuts, which no preset has, cannot be given. Given `epochs` lift the preset's
+    limit of steps. device: where torch trains: cpu, cuda, cuda:1, mps.
+
+    Learns `encoder_` and `decoder_`, `scaling_`, `codebooks_` (one (K, latent) float32 matrix per level)
+    and `history_`. The same seed gives the same codes on the same machine and version of torch, however
+    many cores there are; another processor may round otherwise, and training grows the difference.
+    Balance and uniqueness hold on the fit rows; a new row gets the nearest codes, whatever they are.
+    """
+
+    name: ClassVar[str] = "rq-vae"
+    paper: ClassVar[str] = "TIGER (RQ-VAE); LC-Rec, MiniOneRec and GRID by preset"
+    traits: ClassVar[Traits] = Traits(soft=True, package="torch", extra="torch")
+
+    def __init__(
+        self,
+        *,
+        levels: Sequence[int] = (256, 256, 256),
+        seed: int = 0,
+        preset: Literal["sidmill", "tiger", "lc-rec", "minionerec", "grid"] = "sidmill",
+        hidden: Sequence[int] | None = None,
+        latent: int | None = None,
+        beta: float | None = None,
+        level_mean: bool | None = None,
+        residual_grad: Literal["full", "none"] | None = None,
+        gradient: Literal["ste", "rotation"] | None = None,
+        sinkhorn: float | None = None,
+        unique: float | None = None,
+        epochs: int | None = None,
+        autoencoder_epochs: int | None = None,
+        polish_epochs: int | None = None,
+        max_steps: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        weight_decay: float | None = None,
+        optimizer: Literal["adamw", "adagrad"] | None = None,
+        schedule: Literal["linear", "constant"] | None = None,
+        schedule_warmup: int | None = None,
+        clip: float | None = None,
+        normalize_input: Literal["none", "scale", "batchnorm-l2"] | None = None,
+        kmeans_init: bool | None = None,
+        kmeans_rows: int | None = None,
+        restart_dead: bool | None = None,
+        check_every: int | None = None,
+        keep_from: float | None = None,
+        refit_steps: int | None = None,
+        balance: float | None = None,
+        device: str = "cpu",
+    ) -> None:
+        """Store the parameters; `fit` checks them."""
+        self.levels = levels
+        self.seed = seed
+        self.preset = preset
+        self.hidden = hidden
+        self.latent = latent
+        self.beta = beta
+        self.level_mean = level_mean
+        self.residual_grad = residual_grad
+        self.gradient = gradient
+        self.sinkhorn = sinkhorn
+        self.unique = unique
+        self.epochs = epochs
+        self.autoencoder_epochs = autoencoder_epochs
+        self.polish_epochs = polish_epochs
+        self.max_steps = max_steps
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.schedule_warmup = schedule_warmup
+        self.clip = clip
+        self.normalize_input = normalize_input
+        self.kmeans_init = kmeans_init
+        self.kmeans_rows = kmeans_rows
+        self.restart_dead = restart_dead
+        self.check_every = check_every
+        self.keep_from = keep_from
+        self.refit_steps = refit_steps
+        self.balance = balance
+        self.device = device
+
+    @property
+    def settings(self) -> Settings:
+        """Give the preset with this tokenizer's own parameters put in."""
+        if self.preset not in PRESETS:
+            raise DataError(f"preset: expected one of {', '.join(PRESETS)}, got {self.preset!r}")
+        apart = ("levels", "seed", "preset", "device")
+        given = {name: value for name, value in self.get_params().items() if name not in apart}
+        return settled(PRESETS[self.preset], given)
+
+    def check_params(self) -> None:
+        """Raise DataError naming a parameter that is out of range."""
+        check_levels(self.levels)
+        check_at_least(self, seed=0)
+        check_settings(self.settings)
+        check_device(self.device)
+
+    @property
+    def unit_inputs(self) -> bool:
+        """Say whether vectors are scaled to length 1, so that `decode` cannot give them back."""
+        return self.settings.normalize_input == "batchnorm-l2"
+
+    def _fit(self, X: Vectors, weight: Weights | None) -> None:
+        check_enough(self.levels, len(X))
+        from sid_tokenizers.rq_vae_training import train
+
+        settings = self.settings
+        self.scaling_ = Scaling.learned(X, weight, settings.normalize_input)
+        trained = train(
+            self.scaling_(X),
+            weight,
+            name=self.name,
+            levels=self.levels,
+            seed=self.seed,
+            settings=settings,
+            device=self.device,
+        )
+        self.encoder_, self.decoder_ = trained.encoder, trained.decoder
+        self.codebooks_, self.history_ = trained.codebooks, trained.history
