@@ -426,6 +426,26 @@ def test_weights_pull_the_centroids() -> None:
     assert fitted.codebooks_[0][0, 0] == pytest.approx(0.75)
 
 
+def test_residuals_are_what_makes_levels_worth_it(real: Vectors) -> None:
+    """OneRec's check: every code in use, evenly; and levels that see x instead of what is left fail."""
+    fitted = RQKMeans(levels=[64] * 3).fit(real)
+    codes = fitted.encode(real)
+    for level in range(3):
+        use = level_metrics(codes[:, level], 64)
+        assert use["used"] == 64
+        assert use["entropy_ratio"] > 0.9
+    error = reconstruction(real, fitted.decode(codes))
+    first = reconstruction(real, fitted.decode(codes[:, :1]))
+    assert error
+    assert first
+    assert error["squared_error"] < 0.75 * first["squared_error"]
+    blind = [kmeans(real, 64, seed=seed) for seed in range(3)]  # the residual switched off
+    sums = sum(book[nearest(real, book)[0]] for book in blind)
+    without = reconstruction(real, np.asarray(sums, dtype=np.float32))
+    assert without
+    assert without["squared_error"] > first["squared_error"]
+
+
 def test_normalized_residuals_are_grids(real: Vectors) -> None:
     """GRID scales every residual to length 1, so the scale of x is lost and codes do not sum to x."""
     scaled = real * np.random.default_rng(0).uniform(0.5, 4, size=(len(real), 1)).astype(np.float32)

@@ -21,7 +21,8 @@ class StoredVectors:
 
     def __init__(self, parts: list[Path], column: str = "vector") -> None:
         """Read the footers alone."""
-        self._files = [pq.ParquetFile(part) for part in parts]
+        # Without it Arrow keeps every row group it has read until the file is closed.
+        self._files = [pq.ParquetFile(part, pre_buffer=False) for part in parts]
         self._column = column
         self.dim = int(self._files[0].schema_arrow.field(column).type.list_size)
 

@@ -73,7 +73,7 @@ def write_ipc(folder: Path, table: Table) -> None:
     Its record batches have IPC_BATCH rows, the last one fewer. The table streams through.
     """
     schema = table.arrow()
-    files = (pq.ParquetFile(part) for part in parts(folder, table.name))
+    files = (pq.ParquetFile(part, pre_buffer=False) for part in parts(folder, table.name))
     batches = (batch for file in files for batch in file.iter_batches())
     path = folder / f"{table.name}.arrow"
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
