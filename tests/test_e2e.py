@@ -141,10 +141,9 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sidmill", "run", str(EXAMPLE), "--warehouse", str(tmp_path)]
     pipe = subprocess.PIPE
     running = subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment(), text=True)
-    end = time.monotonic() + 120
-    while not list(tmp_path.glob("stages/movietweetings/embed/.tmp-*")):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    assert running.stdout
+    # While torch is being imported, library code may swallow the signal; so wait for the first vectors.
+    assert any(line.startswith("embed") and " of " in line for line in running.stdout)
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130
