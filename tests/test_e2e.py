@@ -140,7 +140,13 @@ def test_a_run_killed_in_the_middle_goes_on_where_it_stopped(tmp_path: Path, bui
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sidmill", "run", str(EXAMPLE), "--warehouse", str(tmp_path)]
     pipe = subprocess.PIPE
-    running = subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment(), text=True)
+
+    def hear_the_signal() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored, and inherited so, in a background job
+
+    running = subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, env=environment(), text=True, preexec_fn=hear_the_signal
+    )
     assert running.stdout
     # While torch is being imported, library code may swallow the signal; so wait for the first vectors.
     assert any(line.startswith("embed") and " of " in line for line in running.stdout)
