@@ -75,8 +75,7 @@ def run(work: Work) -> Outcome:
         "after_fit": collision_metrics(done.sids[fitted]),
         "levels": per_level(done.sids, done.levels),
         "levels_fit": per_level(done.sids[fitted], done.levels),
-        "reconstruction": _reconstruction(tokenizer, vectors, done, np.ones(len(codes), dtype=bool)),
-        "reconstruction_fit": _reconstruction(tokenizer, vectors, done, fitted),
+        **_reconstruction(tokenizer, vectors, done, fitted),
         **quality,
     }
     moved, left = facts["moved"], count(facts["after"]["collided_items"], "collision")
@@ -84,16 +83,17 @@ def run(work: Work) -> Outcome:
 
 
 def _reconstruction(
-    tokenizer: Tokenizer, vectors: StoredVectors, done: Resolution, chosen: npt.NDArray[np.bool_]
-) -> dict[str, float] | None:
-    """Give the error of the final codes over chosen items: what resolution cost, against tokenize's."""
-    if not tokenizer.reconstructs:
-        return None
-    length, total = len(tokenizer.levels), ReconstructionTotal()
-    for start, X in vectors.blocks():
-        rows = np.flatnonzero(chosen[start : start + len(X)])
-        total.add(X[rows], tokenizer.decode(done.sids[start + rows, :length]))
-    return total.result()
+    tokenizer: Tokenizer, vectors: StoredVectors, done: Resolution, fitted: npt.NDArray[np.bool_]
+) -> dict[str, dict[str, float] | None]:
+    """Give the error of the final codes, over all items and those fitted on: what resolution cost."""
+    length, all_items, fit = len(tokenizer.levels), ReconstructionTotal(), ReconstructionTotal()
+    if tokenizer.reconstructs:
+        for start, X in vectors.blocks():
+            rows = slice(start, start + len(X))
+            decoded = tokenizer.decode(done.sids[rows, :length])
+            all_items.add(X, decoded)
+            fit.add(X[fitted[rows]], decoded[fitted[rows]])
+    return {"reconstruction": all_items.result(), "reconstruction_fit": fit.result()}
 
 
 def _keep_for_appends(work: Work, params: CollisionParams, done: Resolution) -> None:

@@ -81,11 +81,12 @@ def run(work: Work) -> Outcome:
             from interactions""")
         schemas = [_schema(folder, name) for name, folder in tables.items()]
         checks = [check for table in schemas for check in checks_of(table)]
-        checks += promises(SidShape.declared(work.inputs["collisions"], params.max_collision_rate))
+        shape = SidShape.declared(work.inputs["collisions"], params.max_collision_rate)
+        checks += promises(shape)
         for name in ("sids", work.inputs["embed"].facts["name"]):
             checks += _same_items(name)
         measured = measure(connection, checks)
-        measured["sids"]["trie_differs"] = _trie_differs(work.inputs["collisions"])
+        measured["sids"]["trie_differs"] = _trie_differs(work.inputs["collisions"], len(shape.levels))
         checks.append(Check("sids", "trie_differs", "", "the trie holds the SIDs", minimum=0, maximum=0))
         verdicts = judge(checks, measured)
         failed = [verdict for verdict in verdicts if not verdict.passed]
@@ -279,9 +280,8 @@ def measure(connection: duckdb.DuckDBPyConnection, checks: list[Check]) -> dict[
     return measured
 
 
-def _trie_differs(resolved: StageOutput) -> float:
+def _trie_differs(resolved: StageOutput, width: int) -> float:
     """Give 1 where the trie is not the one that the table of SIDs makes, else 0."""
-    width = len(Vocabulary.load(resolved.folder / "vocabulary.json").levels)
     made = Trie.build(padded_matrix(resolved.read("sids", ["sid"])["sid"], width, -1))
     kept = Trie.load(resolved.folder / "trie.safetensors")
     same = all(

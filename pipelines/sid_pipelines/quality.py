@@ -10,10 +10,10 @@ from sid_pipelines.vectors import StoredVectors
 from sid_tokenizers.base import Codes
 from sid_tokenizers.metrics import purity_by_prefix
 from sid_tokenizers.neighbours import (
-    Neighbours,
     cooccurrence_neighbours,
     cosine_neighbours,
-    overlap,
+    mean_share,
+    overlap_by_query,
     sample_rows,
 )
 from sid_warehouse.db import scan
@@ -49,16 +49,14 @@ def judge(
             * (category_path[1] is not null)::int - 1 as label
         from {scan(clean.parts("items_clean"))} order by item_index""").fetchnumpy()["label"]
     labels = np.asarray(labels, dtype=np.int64)
-
-    def share(neighbours: Neighbours, chosen: npt.NDArray[np.bool_]) -> float | None:
-        return overlap(sids, (neighbours[0][chosen], neighbours[1][chosen]), ordered=ordered)
-
-    everyone, inside = np.ones(len(queries), dtype=bool), fitted[queries]
+    by_cosine = overlap_by_query(sids, cosine, ordered=ordered)
+    by_users = overlap_by_query(sids, shared, ordered=ordered)
+    inside = fitted[queries]
     return {
-        "neighbour_overlap_at_10": share(cosine, everyone),
-        "neighbour_overlap_at_10_fit": share(cosine, inside),
-        "cf_neighbour_overlap_at_10": share(shared, everyone),
-        "cf_neighbour_overlap_at_10_fit": share(shared, inside),
+        "neighbour_overlap_at_10": mean_share(by_cosine),
+        "neighbour_overlap_at_10_fit": mean_share(by_cosine[inside]),
+        "cf_neighbour_overlap_at_10": mean_share(by_users),
+        "cf_neighbour_overlap_at_10_fit": mean_share(by_users[inside]),
         "category_purity": purity_by_prefix(sids, labels) if ordered else [],
         "category_purity_fit": purity_by_prefix(sids[fitted], labels[fitted]) if ordered else [],
     }

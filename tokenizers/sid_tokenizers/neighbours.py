@@ -84,6 +84,17 @@ def overlap(sids: Codes, neighbours: Neighbours, *, ordered: bool = True) -> flo
     equal codes. Where it ties across the cut, a neighbour counts with the chance that a random choice
     among the tied would take it.
     """
+    return mean_share(overlap_by_query(sids, neighbours, ordered=ordered))
+
+
+def mean_share(shares: npt.NDArray[np.float64]) -> float | None:
+    """Give the mean of the queries that have neighbours, or None where none has."""
+    known = shares[~np.isnan(shares)]
+    return float(np.mean(known)) if len(known) else None
+
+
+def overlap_by_query(sids: Codes, neighbours: Neighbours, *, ordered: bool) -> npt.NDArray[np.float64]:
+    """Give what `overlap` averages: (q,), NaN for a query without neighbours."""
     queries, nearest = neighbours
     n, length = sids.shape
     # under[r, j]: how many items share the first j codes of row r, itself included.
@@ -91,8 +102,8 @@ def overlap(sids: Codes, neighbours: Neighbours, *, ordered: bool = True) -> flo
     if under is not None:
         for depth in range(1, length + 1):
             under[:, depth] = group_sizes(sids[:, :depth])[1]
-    shares = []
-    for query, row in zip(queries, nearest, strict=True):
+    shares = np.full(len(queries), np.nan)
+    for place, (query, row) in enumerate(zip(queries, nearest, strict=True)):
         row = row[row != NONE]
         if not len(row):
             continue
@@ -106,8 +117,8 @@ def overlap(sids: Codes, neighbours: Neighbours, *, ordered: bool = True) -> flo
             at_least = sizes[::-1].cumsum()[::-1] - 1
         above = np.append(at_least[1:], 0)
         chance = np.clip((len(row) - above) / np.maximum(at_least - above, 1), 0.0, 1.0)
-        shares.append(float(chance[common].mean()))
-    return float(np.mean(shares)) if shares else None
+        shares[place] = chance[common].mean()
+    return shares
 
 
 def sample_rows(n: int, sample: int = 2000, seed: int = 0) -> npt.NDArray[np.int64]:
