@@ -6,6 +6,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a quality gate refused.
 import shlex
 import shutil
 import sys
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +16,7 @@ import typer
 from sid_flows.plan import Plan, check_step, make_plan
 from sid_flows.recipe import warehouse_path
 from sid_pipelines.chain import PUBLISH
-from sid_schemas import MissingExtraError, SidmillError, WarehouseError
+from sid_schemas import MissingExtraError, RecipeError, SidmillError, WarehouseError
 from sid_warehouse import catalog as catalogs
 from sid_warehouse.db import identifier
 from sid_warehouse.reader import Release, Warehouse
@@ -80,6 +82,7 @@ def run(
         _tell_release(place, f"{result['dataset']}@v{result['version']}")
     else:
         say(f"stopped after {result['stage']}: {result['folder']}")
+        _tell_statistics(result["published_statistics"])
 
 
 def _nothing_to_do(plan: Plan, until: str | None, *, json: bool) -> None:
@@ -154,6 +157,7 @@ def _tell_release(warehouse: Path, ref: str) -> None:
         f"{rows['users']:,} users, {rows['train']:,} train samples"
     )
     say(f"  {release.folder}")
+    _tell_statistics(release.metrics["published_statistics"])
     dataset = identifier(release.record["dataset"])
     query = f"select text, title from {dataset}.sids join {dataset}.items using (item_index) limit 5"
     command = [*_program(), "sql", query]
@@ -161,6 +165,11 @@ def _tell_release(warehouse: Path, ref: str) -> None:
         command += ["--warehouse", str(warehouse)]
     say("query it:")
     say(f"  {shlex.join(command)}")
+
+
+def _tell_statistics(compared: list[dict[str, Any]]) -> None:
+    for one in compared:
+        say(one["says"])
 
 
 def _program() -> list[str]:
@@ -259,7 +268,10 @@ def show(ref: RefArg, warehouse: WarehouseOpt = None, json: JsonOpt = False) -> 
         say(f"neighbour overlap at 10 ({said} against SID): {shown}")
     say("\ntables")
     print_table(["table", "rows"], record["rows"].items())
-    say(f"\n{len(record['gates'])} gate checks hold")
+    warned = [f"{one['table']}.{one['check']}" for one in record["gates"] if one["verdict"] == "warning"]
+    say(f"\n{len(record['gates']) - len(warned)} gate checks hold")
+    if warned:
+        say(f"warned of, because [gates] leakage = 'warn': {', '.join(warned)}")
 
 
 @app.command()
@@ -284,6 +296,48 @@ def sql(query: str, warehouse: WarehouseOpt = None, json: JsonOpt = False) -> No
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
         print_table(columns, rows)
+
+
+@app.command()
+def sources(json: JsonOpt = False) -> None:
+    """List the dumps a recipe may name: files, what they yield, licence, what the parser was tested on."""
+    from sid_pipelines.sources import SOURCES
+
+    rows = []
+    for kind, source in sorted(SOURCES.items()):
+        made = source()
+        rows.append(
+            {
+                "kind": kind,
+                "files": source.title,
+                "yields": made.yields,
+                "licence": source.licence,
+                "tested on": source.tested_on,
+                "from": source.url,
+                "template": source.template,
+                "parameters": {name: one for name, one in asdict(made).items() if name[0] != "_"},
+            }
+        )
+    _print_menu(
+        rows, "files are read as downloaded: plain, .gz or in a .zip. Options and templates: --json", json
+    )
+
+
+@app.command()
+def protocols(json: JsonOpt = False) -> None:
+    """List the split protocols a recipe may name: what each holds out, what it leaks, parameters."""
+    from sid_pipelines.protocols import PROTOCOLS
+
+    rows = [
+        {
+            "protocol": name,
+            "holds out": (protocol.__doc__ or "").split("\n")[0].rstrip("."),
+            "leaks": protocol.leaks,
+            "parameters": asdict(protocol()),
+        }
+        for name, protocol in PROTOCOLS.items()
+    ]
+    _print_menu(rows, "parameters stand beside the protocol in [split]. Parameters: --json", json)
 
 
 @app.command()
@@ -313,8 +367,6 @@ def tokenizers(json: JsonOpt = False) -> None:
 @app.command()
 def policies(json: JsonOpt = False) -> None:
     """List the collision policies a recipe may name: source, promise, length, needs, parameters."""
-    from dataclasses import asdict
-
     from sid_tokenizers import POLICIES
 
     rows = [
@@ -335,7 +387,7 @@ def _print_menu(rows: list[dict[str, Any]], note: str, json: bool) -> None:
     if json:
         print_json(rows)
         return
-    columns = [name for name in rows[0] if name != "parameters"]
+    columns = [name for name in rows[0] if name not in ("parameters", "template")]
     print_table(columns, [[_shown(row[name]) for name in columns] for row in rows])
     say(note)
 
@@ -370,6 +422,55 @@ def verify(ref: RefArg, warehouse: WarehouseOpt = None, json: JsonOpt = False) -
             f"{release.folder / first.file}: {first.problem}{more}. "
             "Restore the release from a copy, or publish it anew"
         )
+
+
+@app.command()
+def fetch(
+    source: Annotated[str | None, typer.Argument(help="a known dump, as ml-1m; without it, the list")] = None,
+    to: Annotated[Path | None, typer.Option(help="folder that the files go to")] = None,
+    mirror: Annotated[
+        list[str] | None,
+        typer.Option(help="base URL, folder or file to try first, before $SIDMILL_MIRROR; repeatable"),
+    ] = None,
+    sha256: Annotated[str | None, typer.Option(help="pins a dump of one file that is not pinned yet")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="list the dumps, or those of a family")] = False,
+    json: JsonOpt = False,
+) -> None:
+    """Download a known public dump: resumed where it stopped, checked against its SHA-256."""
+    from sid_pipelines import fetch as fetching
+    from sid_pipelines import public_dumps
+
+    if source is None or list_:
+        if json:
+            print_json(public_dumps.menu(source))
+        else:
+            print_table(*public_dumps.menu_table(source))
+            say("to fetch one: sidmill fetch NAME --to DIR; what a family has: sidmill fetch FAMILY --list")
+        return
+    dump, mirrors = public_dumps.dump_named(source), fetching.mirrors_of(mirror)
+    fetching.ready(dump, sha256)
+    if to is None:
+        raise RecipeError(f"fetch {source}: expected a folder to put it in, as in --to data/{source}")
+    report = SilentReporter() if json else BarReporter() if sys.stdout.isatty() else PlainReporter()
+    fetched = []
+    try:
+        for file in dump.files:
+            label, start = f"{file.name}  ", time.monotonic()
+            report.started(label)
+            told = fetching.progress_to(report, label)
+            one = fetching.fetch_file(dump, file, to, mirrors=mirrors, sha256=sha256, progress=told)
+            report.finished(label, one.summary, time.monotonic() - start)
+            fetched.append(one)
+    except KeyboardInterrupt:
+        raise StoppedError("stopped; what has come is kept, run the same command to go on") from None
+    finally:
+        if isinstance(report, BarReporter):
+            report.close()
+    section = fetching.recipe_source(dump, to)
+    if json:
+        print_json({"dump": source, "files": [one.record for one in fetched], "source": section})
+    else:
+        say(fetching.recipe_lines(dump, section))
 
 
 @app.callback(invoke_without_command=True)

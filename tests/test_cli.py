@@ -13,7 +13,10 @@ from helpers import EXAMPLE, QUERY, ROOT, Run, environment, run_chain, sidmill, 
 
 from sid_tokenizers import POLICIES, TOKENIZERS
 
-COMMANDS = ["run", "plan", "releases", "show", "sql", "verify"]
+COMMANDS = [
+    "run", "plan", "releases", "show", "sql", "verify",
+    "sources", "fetch", "protocols", "tokenizers", "policies",
+]  # fmt: skip
 
 
 def fails(*arguments: str, code: int) -> str:
@@ -217,7 +220,7 @@ def test_a_missing_dump_is_one_line(tmp_path: Path) -> None:
     recipe = write_dump(tmp_path, [], [])
     shutil.rmtree(tmp_path / "dump")
     message = fails("run", str(recipe), "--warehouse", str(tmp_path / "w"), code=1)
-    assert "path = 'dump': expected a folder with the dump, found none at" in message
+    assert "path = 'dump': expected a file, or a folder with the dump, found none at" in message
 
 
 def give_up_root() -> None:

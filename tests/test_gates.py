@@ -12,10 +12,11 @@ from helpers import Run, run_chain, small_dump
 
 from sid_flows.execute import execute
 from sid_pipelines import gates
+from sid_pipelines.promises import SidShape, sid_promises
 from sid_schemas import TABLES, Check, GateRefusedError, checks_of, embeddings_table
 from sid_schemas.suites import judge, suite
-from sid_schemas.tables import SEQUENCES, SID_TO_ITEMS, SIDS, TEST, TRAIN, Table
-from sid_warehouse import parquet
+from sid_schemas.tables import INTERACTIONS, SEQUENCES, SID_TO_ITEMS, SIDS, TEST, TRAIN, Table
+from sid_warehouse import files, parquet
 from sid_warehouse.stages import StageOutput
 
 
@@ -39,6 +40,11 @@ def as_test_target(table: pa.Table) -> pa.Table:
     return with_column(table, "end", 0, 4)
 
 
+def last_becomes(split: str) -> Callable[[pa.Table], pa.Table]:
+    """Call the first user's test event, which is the last, another split."""
+    return lambda table: with_column(table, "split", table["split"].to_pylist().index("test"), split)
+
+
 VECTORS = embeddings_table("text", 384)
 SPOILT: list[tuple[str, Table, Callable[[pa.Table], pa.Table], str]] = [
     ("collisions", SIDS, repeat_sid, "sids.collision_rate"),
@@ -51,7 +57,7 @@ SPOILT: list[tuple[str, Table, Callable[[pa.Table], pa.Table], str]] = [
     ("sequences", TEST, lambda t: with_column(t, "end", 0, 2), "test.wrong_target"),
     ("sequences", TEST, lambda t: with_column(t, "user_index", 0, 99), "test.user_index_orphans"),
     ("sequences", TEST, lambda t: with_column(t, "target_ts", 0, 5), "test.history_after_target"),
-    ("sequences", TEST, lambda t: t.slice(0, 0), "test.rows"),
+    ("sequences", TEST, lambda t: t.slice(0, 0), "test.events_without_sample"),
     ("collisions", SIDS, lambda t: with_column(t, "sid_key", 0, "0-0-0"), "sids.wrong_key"),
     ("collisions", SIDS, lambda t: with_column(t, "item_id", 0, "?"), "sids.not_the_items"),
     ("collisions", SIDS, lambda t: with_column(t, "token_ids", 0, [3, 3]), "sids.wrong_tokens"),
@@ -71,6 +77,12 @@ SPOILT: list[tuple[str, Table, Callable[[pa.Table], pa.Table], str]] = [
     ("sequences", TEST, lambda t: with_column(t, "end", 0, 99), "test.wrong_target"),
     ("sequences", TRAIN, lambda t: t.slice(1), "train.events_without_sample"),
     ("sequences", TRAIN, as_test_target, "train.wrong_target"),
+    ("sequences", TRAIN, lambda t: t.slice(1), "train.miscounted"),
+    ("sequences", TEST, lambda t: with_column(t, "start", 0, 1), "test.wrong_start"),
+    ("sequences", TEST, lambda t: with_column(t, "n_targets", 0, 2), "test.wrong_n_targets"),
+    ("sequences", SEQUENCES, lambda t: with_column(t, "value", 0, [1.0]), "sequences.uneven_lists"),
+    ("split", INTERACTIONS, last_becomes("train"), "interactions.leak_train_after_own_held_out"),
+    ("split", INTERACTIONS, last_becomes("valid"), "test.wrong_target"),
     ("sequences", SEQUENCES, reverse("items"), "not_declared_order"),
     ("sequences", SEQUENCES, reverse("ts"), "sequences.out_of_order"),
     ("sequences", SEQUENCES, lambda t: with_column(t, "items", 0, [0]), "sequences.events_lost"),
@@ -119,9 +131,7 @@ def test_capacity_bounds_groups_and_not_the_rate(tmp_path: Path) -> None:
         run_chain(recipe, tmp_path / "w", *crowded, "gates.max_collision_rate=0.0")
     with duckdb.connect() as connection:
         connection.sql("create table sid_to_items as select 4 as n union all select 3")
-        [check] = [
-            one for one in gates.promises(gates.SidShape(2, (2, 2), "L", 3, None)) if one.name == "overfull"
-        ]
+        [check] = [one for one in sid_promises(SidShape(2, (2, 2), "L", 3, None)) if one.name == "overfull"]
         assert gates.measure(connection, [check]) == {"sid_to_items": {"overfull": 1}}
 
 
@@ -140,9 +150,9 @@ SUFFIXED = [
 
 @pytest.mark.parametrize(("length", "row", "holds"), SUFFIXED)
 def test_sids_have_the_declared_shape(length: str, row: str, holds: bool) -> None:
-    shape = gates.SidShape(2, (5, 5, 8), length, None, 0.0)
+    shape = SidShape(2, (5, 5, 8), length, None, 0.0)
     names = ("uneven_length", "wrong_suffix")
-    checks = [one for one in gates.promises(shape) if one.table == "sids" and one.name in names]
+    checks = [one for one in sid_promises(shape) if one.table == "sids" and one.name in names]
     with duckdb.connect() as connection:
         connection.sql(f"""
             create table sids as select sid, suffix, sid as token_ids, sid as tokens, [0, 1] as codes
@@ -152,8 +162,8 @@ def test_sids_have_the_declared_shape(length: str, row: str, holds: bool) -> Non
 
 
 def test_no_sid_begins_another() -> None:
-    shape = gates.SidShape(2, (5, 5, 8), "L or L+1", None, 0.0)
-    [check] = [one for one in gates.promises(shape) if one.name == "not_prefix_free"]
+    shape = SidShape(2, (5, 5, 8), "L or L+1", None, 0.0)
+    [check] = [one for one in sid_promises(shape) if one.name == "not_prefix_free"]
     with duckdb.connect() as connection:
         connection.sql(
             "create table sids as select * from (values ([0, 1], null), ([0, 1, 2], 2)) as t(sid, suffix)"
@@ -190,3 +200,89 @@ def test_a_suite_says_why() -> None:
     notes = {one.column: one.meta["notes"] for one in made.expectations}
     assert notes["item_index_gaps"] == "indexes count 0..N-1 without a gap"
     assert len(notes) == len(checks_of(SIDS))
+
+
+OTHERS = [
+    "split={protocol='leave-k-out', k=1}",
+    "split={protocol='global-time', ratios=[0.6, 0.2, 0.2]}",
+    "split={protocol='global-time', cut='samples', expansion='window', window=2}",
+    "split={protocol='per-user-ratio', draw='random', ratios=[0.6, 0.2, 0.2]}",
+    "split={protocol='user-holdout', ratios=[0.6, 0.2, 0.2]}",
+    "split={protocol='cold-items', ratios=[0.6, 0.2, 0.2], expansion='last'}",
+    "split={protocol='sessions', next=2}",
+]
+
+
+@pytest.mark.parametrize("protocol", OTHERS)
+def test_every_protocol_makes_a_release(small: Run, tmp_path: Path, protocol: str) -> None:
+    shutil.copytree(small.plan.warehouse, tmp_path / "w")  # so that nothing is embedded again
+    done = run_chain(small_dump(tmp_path), tmp_path / "w", protocol, "gates.max_tie_rate=0")
+    found = done.outputs["gates"].facts
+    assert found["warnings"] == []
+    assert {one["rule"] for one in found["findings"]} >= {"fit_scope", "repeated_targets", "unseen_items"}
+    names = {f"{one['table']}.{one['check']}" for one in done.release.record["gates"]}
+    assert "interactions.test_tie_rate" in names
+    assert any(".leak_" in name for name in names)
+
+
+def doctored(small: Run, stage: str, **changes: object) -> dict[str, StageOutput]:
+    """Give the outputs with other facts or params in one stage's manifest."""
+    output = small.outputs[stage]
+    return small.outputs | {stage: StageOutput(output.folder, {**output.manifest, **changes})}
+
+
+def judged(small: Run, outputs: dict[str, StageOutput], **params: object) -> StageOutput:
+    planned = next(one for one in small.plan.stages if one.stage.name == "gates")
+    key = files.digest({name: str(value) for name, value in params.items()})[:16]
+    fresh = replace(planned, done=None, key=key, params=replace(planned.params, **params))  # type: ignore[arg-type]
+    return execute(small.plan, fresh, outputs)
+
+
+def test_a_leak_refuses_or_warns(small: Run) -> None:
+    """Under user-holdout, what leave-one-out made is a leak: test users have train events."""
+    params = small.outputs["split"].manifest["params"]
+    other = {**params, "protocol": "user-holdout", "params": {}}
+    outputs = doctored(small, "split", params=other)
+    with pytest.raises(GateRefusedError, match=r"interactions\.leak_train_of_held_out_users .*got 36, as in"):
+        judged(small, outputs)
+    warned = judged(small, outputs, leakage="warn")
+    assert warned.facts["warnings"] == ["interactions.leak_train_of_held_out_users"]
+    verdicts = {one["check"]: one["verdict"] for one in gates.summary_of(warned)}
+    assert [name for name, verdict in verdicts.items() if verdict == "warning"] == [
+        "leak_train_of_held_out_users"
+    ]
+
+
+def test_a_breach_that_a_stage_found_refuses_or_warns(small: Run) -> None:
+    facts = small.outputs["sequences"].facts
+    [one, *_] = facts["findings"]
+    spoilt = {**facts, "findings": [{**one, "count": 3, "verdict": "breach"}]}
+    outputs = doctored(small, "sequences", facts=spoilt)
+    with pytest.raises(GateRefusedError, match=rf"audit\.{one['rule']} .*expected 0, got 3"):
+        judged(small, outputs)
+    warned = judged(small, outputs, leakage="warn", max_collision_rate=0.5)
+    assert warned.facts["warnings"] == [f"audit.{one['rule']}"]
+    assert gates.summary_of(warned)[-1]["verdict"] == "warning"
+
+
+def test_fitting_on_items_that_train_never_saw_is_a_leak_unless_asked_for(small: Run, tmp_path: Path) -> None:
+    recipe = small_dump(tmp_path)
+    with (tmp_path / "dump" / "movies.dat").open("a") as file:
+        file.write("7777777::Never Rated (2000)::Drama\n")
+    done = run_chain(recipe, tmp_path / "w", "items.universe=catalog", "tokenize.fit_scope=all")
+    [fit] = [one for one in done.outputs["gates"].facts["findings"] if one["rule"] == "fit_scope"]
+    assert (fit["count"], fit["of"], fit["verdict"]) == (1, 10, "allowed")
+    assert "(all items)" in fit["says"]
+    params = done.outputs["tokenize"].manifest["params"] | {"fit_scope": "train"}
+    with pytest.raises(GateRefusedError, match=r"audit\.fit_scope .*got 1"):
+        judged(done, doctored(done, "tokenize", params=params))
+
+
+def test_too_many_ties_are_refused(tmp_path: Path) -> None:
+    recipe = small_dump(tmp_path)
+    dump = tmp_path / "dump" / "ratings.dat"
+    lines = [line.rsplit("::", 1) for line in dump.read_text().splitlines()]
+    dump.write_text("".join(f"{first}::{int(second) // 10**7 * 10**7}\n" for first, second in lines))
+    with pytest.raises(GateRefusedError, match=r"interactions\.test_tie_rate .*expected 0 to 0\.5, got"):
+        run_chain(recipe, tmp_path / "w", "gates.max_tie_rate=0.5")
+    assert run_chain(recipe, tmp_path / "w").release.metrics["split"]["audit"]["test_tie_rate"] > 0.5

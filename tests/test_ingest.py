@@ -1,10 +1,11 @@
 """Ingest: every line of the dump is a record or a reject with its reason."""
 
 import gzip
+import shutil
 from pathlib import Path
 
 import pytest
-from helpers import Run, run_chain, write_dump
+from helpers import ROOT, Run, run_chain, write_dump
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +32,9 @@ def test_the_real_dump_is_read_whole(example: Run) -> None:
         "ts": 1365029107000,
         "event_type": "rating",
         "value": 7.0,
+        "session_id": None,
+        "query": None,
+        "position": None,
         "source_file": "movietweetings-50k/ratings.dat.gz",
         "source_row": 1,
     }
@@ -46,8 +50,8 @@ def test_the_real_dump_is_read_whole(example: Run) -> None:
         ("1::0000001::7", "expected 4 fields separated by '::', got 3"),
         ("1::0000001::7::1365029107::x", "expected 4 fields separated by '::', got 5"),
         ("", "expected 4 fields separated by '::', got 1"),
-        ("::0000001::7::1365029107", "expected a user id first, got nothing"),
-        ("1::::7::1365029107", "expected a movie id second, got nothing"),
+        ("::0000001::7::1365029107", "expected a user id, got nothing"),
+        ("1::::7::1365029107", "expected a movie id, got nothing"),
         ("1::0000001::good::1365029107", "expected a number as rating"),
         ("1::0000001::nan::1365029107", "expected a number as rating"),
         ("1::0000001::11::1365029107", "expected a rating from 0 to 10"),
@@ -56,7 +60,7 @@ def test_the_real_dump_is_read_whole(example: Run) -> None:
         ("1::0000001::7::1e9", "expected whole unix seconds as time"),
         ("1::0000001::7::99999999999999999", "expected unix seconds from 1970 to 2100"),
         ("1::0000001::7::-5", "expected unix seconds from 1970 to 2100"),
-        ("1::0000001::7::1365029107000", "expected unix seconds from 1970 to 2100"),
+        ("1::0000001::7::253402300799", "expected unix seconds from 1970 to 2100"),  # the year 9999
     ],
 )
 def test_a_bad_row_goes_to_the_rejects_with_its_reason(tmp_path: Path, line: str, reason: str) -> None:
@@ -65,6 +69,16 @@ def test_a_bad_row_goes_to_the_rejects_with_its_reason(tmp_path: Path, line: str
     assert reject == {"source_file": "dump/ratings.dat", "source_row": 2, "reason": reason, "raw": line}
     kept = done.outputs["ingest"].read("raw_interactions")
     assert kept["source_row"].to_pylist() == [1, 3]
+
+
+def test_times_in_two_units_are_refused_with_the_rows(tmp_path: Path) -> None:
+    with pytest.raises(
+        SourceError,
+        match=r"times in two units. Row 1 is as declared .*1 row is not, first row 3: .*1365029107000'",
+    ):
+        ingest(tmp_path, [*GOOD, "1::0000001::7::1365029107000"], MOVIES)
+    with pytest.raises(SourceError, match="another unit, and so in all 1 rows"):
+        ingest(tmp_path, ["1::0000001::7::1365029107000"], MOVIES)
 
 
 def test_too_many_rejects_stop_the_run_and_show_the_first(tmp_path: Path) -> None:
@@ -93,11 +107,11 @@ def test_a_wrong_separator_says_what_was_expected(tmp_path: Path) -> None:
 def test_a_missing_file_names_what_the_folder_holds(tmp_path: Path) -> None:
     recipe = write_dump(tmp_path, GOOD, MOVIES)
     (tmp_path / "dump" / "movies.dat").unlink()
-    with pytest.raises(SourceError, match=r"movies\.dat: no such file.*the folder holds: ratings\.dat"):
+    with pytest.raises(SourceError, match=r"no movies\.dat there .*there is: dump/ratings\.dat"):
         run_chain(recipe, tmp_path / "warehouse", until="ingest")
-    with pytest.raises(SourceError, match=r"path = 'nowhere': expected a folder"):
+    with pytest.raises(SourceError, match=r"path = 'nowhere': expected a file, or a folder"):
         run_chain(recipe, tmp_path / "warehouse", "source.path=nowhere", until="ingest")
-    with pytest.raises(SourceError, match=r"path = 'no\*': expected a folder"):
+    with pytest.raises(SourceError, match=r"path = 'no\*': expected a file, or a folder"):
         run_chain(recipe, tmp_path / "warehouse", "source.path=no*", until="ingest")
 
 
@@ -113,7 +127,7 @@ def test_broken_files_stop_the_chain_with_their_row(plain_dump: Path) -> None:
     packed = gzip.compress((folder / "ratings.dat").read_bytes())
     (folder / "ratings.dat.gz").write_bytes(packed[:-10_000])
     (folder / "ratings.dat").unlink()
-    with pytest.raises(SourceError, match=r"ratings\.dat\.gz, row \d+: the gzip stream is truncated"):
+    with pytest.raises(SourceError, match=r"ratings\.dat\.gz, row \d+: the gzip stream ends here"):
         run_chain(recipe, plain_dump / "w", until="ingest")
 
 
@@ -174,3 +188,15 @@ def test_no_line_is_ever_lost(tmp_path_factory: pytest.TempPathFactory, lines: l
     assert sorted(rows) == list(range(1, len(lines) + 1))
     by_row = {row["source_row"]: row for row in raw.read("rejects").to_pylist()}
     assert all(row["raw"] == lines[number - 1] and row["reason"] for number, row in by_row.items())
+
+
+def test_a_role_without_a_whole_line_is_empty(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "tests" / "data" / "sources" / "retailrocket", tmp_path / "dump")
+    tree = tmp_path / "dump" / "category_tree.csv"
+    (tmp_path / "dump" / "category_tree.csv.gz").write_bytes(gzip.compress(tree.read_bytes())[:12])
+    tree.unlink()
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('dataset = "r"\n[source]\nkind = "retailrocket"\npath = "dump"\ntruncated = "keep"\n')
+    done = run_chain(recipe, tmp_path / "w", "clean.max_reject_rate=1.0", until="ingest").outputs["ingest"]
+    assert done.facts["interactions"] > 0
+    assert done.facts["files"]["dump/category_tree.csv.gz"]["cut_off"]

@@ -89,8 +89,8 @@ def test_the_revision_check_sees_code_but_not_words(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(revisions, "_parse", parse_edited)
         return revisions.current()
 
-    assert edited("to the fixed point;", "until nothing changes;") == now  # a docstring
-    changed = edited(">= k_item", "> k_item")
+    assert edited("step by step;", "one by one;") == now  # a docstring
+    changed = edited("ts >= {params.until}", "ts > {params.until}")
     assert [line.split("'")[1] for line in revisions.problems(now, changed)] == ["clean"]
     changed["clean"]["revision"] = now["clean"]["revision"] + 1
     assert not revisions.problems(now, changed)

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sid_pipelines.sources.lines import line_batches
+from sid_pipelines.sources.lines import LineReader
 from sid_schemas import SourceError
 
 
 def read(path: Path, encoding: str = "utf-8", chunk: int = 16) -> list[tuple[int, str]]:
-    batches = line_batches(path, encoding=encoding, chunk=chunk)
+    batches = LineReader(path, encoding=encoding, chunk=chunk).batches()
     return [(row["source_row"], row["raw"]) for batch in batches for row in batch.to_pylist()]
 
 
@@ -80,10 +80,10 @@ def test_a_truncated_gzip_says_how_far_it_was_readable(tmp_path: Path) -> None:
     packed = gzip.compress("".join(f"{n}::{n}\n" for n in range(50_000)).encode())
     path.write_bytes(packed[: len(packed) // 2])
     with pytest.raises(
-        SourceError, match=r"row \d+: the gzip stream is truncated.* \d+ lines were readable"
+        SourceError, match=r"row [\d,]+: the gzip stream ends here.* [\d,]+ lines were readable"
     ) as caught:
         read(path, chunk=4096)
-    readable = int(str(caught.value).split(" lines were readable")[0].split()[-1])
+    readable = int(str(caught.value).split(" lines were readable")[0].split()[-1].replace(",", ""))
     assert 10_000 < readable < 40_000
 
 
@@ -92,7 +92,7 @@ def test_a_damaged_gzip_is_an_error(tmp_path: Path) -> None:
     packed = bytearray(gzip.compress(b"x::y\n" * 1000))
     packed[-6] ^= 1  # the checksum
     path.write_bytes(packed)
-    with pytest.raises(SourceError, match="truncated or damaged"):
+    with pytest.raises(SourceError, match="stream is damaged"):
         read(path)
 
 

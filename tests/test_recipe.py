@@ -126,7 +126,7 @@ def test_a_mistake_gets_one_line(tmp_path: Path, text: str, message: str) -> Non
         ('dataset = "d"\n', "source: is missing"),
         (MINIMAL.replace('"d"', '"../evil"'), "dataset '../evil': expected a lower-case letter"),
         (MINIMAL.replace('"d"', '"main"'), "dataset 'main'"),
-        (MINIMAL.replace("movietweetings", "movietweet"), "no such source; there are: movietweetings"),
+        (MINIMAL.replace("movietweetings", "movietweet"), "no such source; there are: amazon-2014"),
         (MINIMAL + 'encoding = "klingon"\n', "no encoding is called 'klingon'"),
         (MINIMAL + 'encoding = "hex"\n', "no encoding is called 'hex'"),
     ],

@@ -322,7 +322,7 @@ def test_release_json_has_the_lineage(example: Run) -> None:
 
 def test_the_report_is_one_self_contained_page(example: Run, tmp_path: Path) -> None:
     page = (example.release.folder / "report.html").read_text()
-    for words in ("1,342", "k_core", "next-nearest", "162 gate checks hold", "&lt;a_", "leave-one-out"):
+    for words in ("1,342", "k_core", "next-nearest", "181 gate checks hold", "&lt;a_", "leave-one-out"):
         assert words in page
     assert not [word for word in ("<script", "http://", "https://", "url(", "<link") if word in page]
     recipe = small_dump(tmp_path)
@@ -351,7 +351,7 @@ def test_plain_duckdb_answers_the_query_from_anywhere(example: Run, tmp_path: Pa
     rows, [train] = map(eval, done.stdout.splitlines())
     assert len(rows) == 5
     assert all(text.startswith("<a_") and title.endswith(")") for text, title in rows)
-    _user, start, end, _target, target_ts, history, history_ts = train
+    _user, start, end, _target, target_ts, _n_targets, history, history_ts = train
     assert (start, end, len(history), len(history_ts)) == (0, 1, 1, 1)
     assert history_ts[0] <= target_ts
 

@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 # Modules, not their functions: Prefect keeps flow functions alive at exit, and DuckDB, reached through
 # what they import, would then print pages of leak warnings.
 from sid_flows import execute, plan, prefect_settings, recipe
+from sid_pipelines import published
 from sid_pipelines.chain import PUBLISH
 from sid_warehouse import stages
 
@@ -53,6 +54,11 @@ def build(
         outputs[name] = stage.with_options(name=name)(made, planned, inputs)
     if until is not None:
         last = outputs[until]
-        return {"stage": until, "key": last.manifest["key"], "folder": str(last.folder)}
+        return {
+            "stage": until,
+            "key": last.manifest["key"],
+            "folder": str(last.folder),
+            "published_statistics": published.compare(outputs),
+        }
     release = publish(made, outputs)
     return {name: release[name] for name in ("dataset", "version", "fingerprint")}

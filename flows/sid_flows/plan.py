@@ -20,7 +20,7 @@ from sid_pipelines.gates import GatesParams
 from sid_pipelines.ingest import IngestParams, check_rejects
 from sid_pipelines.publish import fingerprint
 from sid_pipelines.sequences import SequencesParams
-from sid_pipelines.sources import RawFile, source_named
+from sid_pipelines.sources import Candidate, RawFile, candidates
 from sid_pipelines.split import SplitParams
 from sid_pipelines.stage import Stage, keyed
 from sid_pipelines.text import TextParams
@@ -121,26 +121,30 @@ def _hashed(file: RawFile) -> dict[str, Any]:
         size, sha256 = file.path.stat().st_size, files.sha256_once(file.path)
     except OSError as error:
         raise SourceError(f"{file.path}: cannot be read ({error.strerror}). Check [source] path") from error
-    return {"label": file.label, "role": file.role, "sha256": sha256, "bytes": size}
+    return {
+        "label": file.label,
+        "role": file.role,
+        "layout": file.layout,
+        "part": file.part,
+        "member": file.member,
+        "sha256": sha256,
+        "bytes": size,
+    }
 
 
 def _raw_files(recipe: Recipe, base: Path) -> list[RawFile]:
-    source = source_named(recipe.source.kind)
-    paths = recipe.source.path if isinstance(recipe.source.path, list) else [recipe.source.path]
-    found: list[RawFile] = []
-    for pattern in paths:
-        literal = base / Path(pattern).expanduser()
-        matches = glob.glob(str(Path(pattern).expanduser()), root_dir=base)  # noqa: PTH207 (knows root_dir)
-        folders = [literal] if literal.exists() else sorted(base / match for match in matches)
-        if not folders:
+    """Give the dump's files: those that `path` and `items` name, as far as the source knows them."""
+    source, files = recipe.source.made, _named("path", recipe.source.path, base)
+    items = _named("items", recipe.source.items, base) if recipe.source.items else []
+    found = source.find([one for group in files for one in group], [one for group in items for one in group])
+    known = {file.path for file in found}
+    for group in (*files, *items):
+        if len(group) == 1 and group[0].path not in known:
+            expected = ", ".join(layout.called for layout in source.layouts)
             raise SourceError(
-                f"[source] path = {pattern!r}: expected a folder with the dump, found none at {literal}. "
-                "Paths are relative to the recipe"
+                f"{group[0].path}: is no file of a {source.kind} dump that is read here; expected {expected} "
+                "(plain, .gz or in a .zip)"
             )
-        for folder in folders:
-            if not folder.is_dir():
-                raise SourceError(f"[source] path = {pattern!r}: {folder} is a file; expected its folder")
-            found += source.find(folder.resolve())
     labels = [file.label for file in found]
     for label in labels:
         if labels.count(label) > 1:
@@ -148,27 +152,67 @@ def _raw_files(recipe: Recipe, base: Path) -> list[RawFile]:
     return found
 
 
+def _named(key: str, given: str | list[str], base: Path) -> list[list[Candidate]]:
+    """Give the files behind each path or glob of a key, group by group."""
+    groups = []
+    for pattern in [given] if isinstance(given, str) else given:
+        literal = base / Path(pattern).expanduser()
+        matches = glob.glob(str(Path(pattern).expanduser()), root_dir=base)  # noqa: PTH207 (knows root_dir)
+        paths = [literal] if literal.exists() else sorted(base / match for match in matches)
+        if not paths:
+            raise SourceError(
+                f"[source] {key} = {pattern!r}: expected a file, or a folder with the dump, found none at "
+                f"{literal}. Paths are relative to the recipe"
+            )
+        for path in paths:
+            try:
+                groups.append(candidates(path.resolve()))
+            except OSError as error:
+                raise SourceError(
+                    f"{path}: cannot be read ({error.strerror}). Check [source] {key}"
+                ) from error
+    return groups
+
+
 def _params(stage: str, recipe: Recipe, base: Path, raw: list[RawFile], hashes: list[dict[str, Any]]) -> Any:
     """Give a stage the part of the recipe that it depends on."""
     match stage:
         case "ingest":
-            names = ("label", "role", "sha256")
+            names = ("label", "role", "layout", "part", "member", "sha256")
             return IngestParams(
                 kind=recipe.source.kind,
-                encoding=recipe.source.encoding,
-                files=tuple({name: str(entry[name]) for name in names} for entry in hashes),
+                options=recipe.source.parameters,
+                encoding=recipe.source.encoding or "",
+                truncated=recipe.source.truncated,
+                files=tuple({name: entry[name] for name in names} for entry in hashes),
                 paths=tuple(str(file.path) for file in raw),
             )
         case "clean":
+            chosen = recipe.clean
             return CleanParams(
-                dedupe=recipe.clean.dedupe,
-                k_core_user=recipe.clean.k_core.user,
-                k_core_item=recipe.clean.k_core.item,
+                exact_duplicates=chosen.exact_duplicates,
+                dedupe=chosen.dedupe,
+                events=tuple(chosen.events),
+                min_value=chosen.min_value,
+                max_value=chosen.max_value,
+                since=chosen.since,
+                until=chosen.until,
+                max_events_per_user=chosen.max_events_per_user,
+                without_metadata=chosen.without_metadata,
+                require=tuple(chosen.require),
+                k_core_user=chosen.k_core.user,
+                k_core_item=chosen.k_core.item,
+                k_core=chosen.k_core_method,
                 ties=recipe.split.ties,
                 universe=recipe.items.universe,
             )
         case "split":
-            return SplitParams(protocol=recipe.split.protocol, ties=recipe.split.ties, seed=recipe.split.seed)
+            return SplitParams(
+                protocol=recipe.split.protocol,
+                params=recipe.split.made.params(),
+                ties=recipe.split.ties,
+                seed=recipe.split.seed,
+            )
         case "text":
             return TextParams(template=recipe.template)
         case "embed":
@@ -181,19 +225,22 @@ def _params(stage: str, recipe: Recipe, base: Path, raw: list[RawFile], hashes: 
                 folder=str(encoder.folder),
             )
         case "tokenize":
-            chosen = recipe.tokenize
             return TokenizeParams(
-                tokenizer=chosen.tokenizer,
-                params=chosen.parameters,
-                fit_scope=chosen.fit_scope,
-                fit_items=chosen.fit_items,
+                tokenizer=recipe.tokenize.tokenizer,
+                params=recipe.tokenize.parameters,
+                fit_scope=recipe.tokenize.fit_scope,
+                fit_items=recipe.tokenize.fit_items,
             )
         case "collisions":
             return CollisionParams(policy=recipe.collisions.policy, params=recipe.collisions.parameters)
         case "sequences":
-            return SequencesParams()
+            return SequencesParams(
+                expansion=recipe.split.expansion,
+                window=recipe.split.window,
+                sessions=recipe.split.made.sessions,
+            )
         case "gates":
-            return GatesParams(max_collision_rate=recipe.gates.max_collision_rate)
+            return GatesParams(**recipe.gates.model_dump())
     raise AssertionError(f"stage {stage!r} has no parameters here")
 
 

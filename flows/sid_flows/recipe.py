@@ -5,11 +5,13 @@ import inspect
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     TypeAdapter,
@@ -18,15 +20,34 @@ from pydantic import (
     model_validator,
 )
 
-from sid_pipelines.sources import source_named
+from sid_pipelines.protocols import PROTOCOLS, Protocol, protocol_named
+from sid_pipelines.sources import Source, source_named
 from sid_pipelines.text import parse as parse_template
 from sid_schemas import DataError, RecipeError
+from sid_schemas.tables import EVENT_TYPES
 from sid_tokenizers import POLICIES, tokenizer_named
 from sid_tokenizers.collisions import misfit, policy_named
 from sid_warehouse.names import check_dataset
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
+
+
+def _milliseconds(value: Any) -> Any:
+    """Give a moment in a recipe (ms, an ISO text, a TOML date or time; UTC without a zone) as ms."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError("expected milliseconds or a time such as 2016-10-01") from None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    if isinstance(value, datetime):
+        return int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp() * 1000)
+    return value
+
+
+Moment = Annotated[int | None, BeforeValidator(_milliseconds)]
 
 
 class Section(BaseModel):
@@ -36,20 +57,47 @@ class Section(BaseModel):
 
 
 class SourceSection(Section):
-    """Where the raw dump is, and of what kind."""
+    """Where the raw dump is, and of what kind; a source's own options stand beside its kind.
+
+    items: files or folders with the items' metadata, where `path` does not hold it. encoding: where
+    the files are not in the encoding their format has. truncated: whether a gzip file that ends too
+    early is an error, or its whole lines are kept.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     kind: str
     path: str | list[str]
-    encoding: str = "utf-8"
+    items: str | list[str] | None = None
+    encoding: str | None = None
+    truncated: Literal["error", "keep"] = "error"
 
     @field_validator("encoding")
     @classmethod
-    def _known_encoding(cls, value: str) -> str:
+    def _known_encoding(cls, value: str | None) -> str | None:
         try:
-            "".encode(value)  # refuses "hex" and its like too, which are no text encodings
+            "".encode(value or "utf-8")  # refuses "hex" and its like too, which are no text encodings
         except LookupError:
             raise ValueError(f"no encoding is called {value!r}") from None
         return value
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> "SourceSection":
+        try:
+            self.made.layouts  # noqa: B018 (a table's layouts follow from its options)
+        except DataError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Give every option of the source; the defaults live only there."""
+        return _parameters("source", source_named(self.kind), self)
+
+    @property
+    def made(self) -> Source:
+        """Give the source with its options."""
+        return source_named(self.kind)(**self.parameters)
 
 
 class ItemsSection(Section):
@@ -66,10 +114,20 @@ class KCore(Section):
 
 
 class CleanSection(Section):
-    """What is kept of the raw rows."""
+    """What is kept of the raw rows; `sid_pipelines.clean.CleanParams` says what each key does."""
 
+    exact_duplicates: Literal["drop", "keep"] = "drop"
     dedupe: Literal["first", "last", "all"] = "first"
+    events: list[str] = []
+    min_value: float | None = None
+    max_value: float | None = None
+    since: Moment = None
+    until: Moment = None
+    max_events_per_user: Annotated[int, Field(ge=1)] | None = None
+    without_metadata: Literal["auto", "keep", "drop"] = "auto"
+    require: list[Literal["title", "description", "brand", "price", "category_path", "image_ref"]] = []
     k_core: KCore = Field(default_factory=KCore)
+    k_core_method: Literal["iterative", "single-pass"] = "iterative"
     max_reject_rate: Rate = 0.01
 
     @field_validator("k_core", mode="before")
@@ -77,13 +135,53 @@ class CleanSection(Section):
     def _one_number(cls, value: Any) -> Any:
         return {"user": value, "item": value} if isinstance(value, int) else value
 
+    @field_validator("events")
+    @classmethod
+    def _known_events(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if name not in EVENT_TYPES:
+                raise ValueError(f"no event type is called {name!r}; there are: {', '.join(EVENT_TYPES)}")
+        return value
+
 
 class SplitSection(Section):
-    """How events are divided, and how equal times are ordered."""
+    """How events are divided; a protocol's own parameters stand beside its name.
 
-    protocol: Literal["leave-one-out"] = "leave-one-out"
+    ties: how equal times are ordered, by a seeded hash of content or as in the source. seed: of that
+    hash and of draws. expansion: which train events are targets: all with a history ("prefix"), the same
+    with at most `window` items of history ("window"), or each user's last ("last"). window: items of
+    history that a sample may have, in every split; 0 for no bound.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    protocol: str = "leave-one-out"
     ties: Literal["hash", "source"] = "hash"
     seed: Count = 0
+    expansion: Literal["prefix", "window", "last"] = "prefix"
+    window: Count = 0
+
+    @field_validator("protocol")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in PROTOCOLS:
+            raise ValueError(f"there are: {', '.join(PROTOCOLS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _parameters_fit(self) -> "SplitSection":
+        try:
+            self.made.check_params()
+        except DataError as error:
+            raise ValueError(str(error)) from None
+        if self.expansion == "window" and not self.window:
+            raise ValueError("expansion = 'window' needs window, such as window = 10")
+        return self
+
+    @property
+    def made(self) -> Protocol:
+        """Give the protocol with its parameters; the defaults live only there."""
+        return protocol_named(self.protocol, _parameters("split", PROTOCOLS[self.protocol], self))
 
 
 class EmbedSection(Section):
@@ -161,6 +259,8 @@ class GatesSection(Section):
     """What a release must keep to be published, beyond its schemas."""
 
     max_collision_rate: Rate | None = None  # what the policy promises: 0, or for `capacity` its group size
+    leakage: Literal["fail", "warn"] = "fail"  # where the audit finds what the split protocol forbids
+    max_tie_rate: Rate | None = None  # share of test events at the same time as the event before them
 
 
 class ExportSection(Section):
@@ -204,11 +304,6 @@ class Recipe(Section):
         return check_dataset(value)
 
     @model_validator(mode="after")
-    def _known_source(self) -> "Recipe":
-        source_named(self.source.kind)
-        return self
-
-    @model_validator(mode="after")
     def _policy_fits_tokenizer(self) -> "Recipe":
         tokenizer = tokenizer_named(self.tokenize.tokenizer)(**self.tokenize.parameters)
         policy = policy_named(self.collisions.policy, self.collisions.parameters)
@@ -220,11 +315,13 @@ class Recipe(Section):
     @property
     def template(self) -> str:
         """Give the text template, the source's own where the recipe names none."""
-        return self.embed[0].template or source_named(self.source.kind).template
+        return self.embed[0].template or self.source.made.template
 
     def as_written(self) -> dict[str, Any]:
         """Give the recipe with every default spelled out, as lineage keeps it."""
         written = self.model_dump(mode="json")
+        written["source"] |= self.source.parameters
+        written["split"] |= self.split.made.params()
         written["tokenize"] |= self.tokenize.parameters
         written["collisions"] |= self.collisions.parameters
         written["embed"][0]["template"] = self.template

@@ -30,9 +30,14 @@ def render(record: Mapping[str, Any], metrics: Mapping[str, Any], outputs: Mappi
     audit = split["audit"]
     page = [
         f"<h1>{escape(record['dataset'])}</h1>",
-        f'<p class="soft">fingerprint <code>{record["fingerprint"]}</code>, '
-        f"{len(record['gates'])} gate checks hold</p>",
+        f'<p class="soft">fingerprint <code>{record["fingerprint"]}</code>, {_gates(record["gates"])}</p>',
         _headline(record, metrics),
+        *(f"<p>{escape(_sentence(one['says']))}</p>" for one in metrics["published_statistics"]),
+        "<h2>What was read</h2>",
+        _table(
+            ["file", "rows", "records", "left out", "rejected", "why"],
+            _files_read(outputs["ingest"].facts["files"]),
+        ),
         "<h2>What cleaning removed</h2>",
         _table(
             ["step", "interactions", "users", "items", "removed", "kept", "reason"],
@@ -74,9 +79,10 @@ def render(record: Mapping[str, Any], metrics: Mapping[str, Any], outputs: Mappi
         _table(["code", "items", "examples, most popular first"], _examples(outputs)),
         f"<h2>Split: {escape(split['protocol'])}</h2><p>Equal times are ordered by {escape(split['ties'])}. "
         f"{audit['test_ties']:,} test targets ({audit['test_tie_rate']:.2%}) share their time with the event "
-        f"before. {audit['unseen_items']['test']:,} test targets were never seen in training. "
-        f"Known leak: {escape(audit['leaks'])} (so for "
-        f"{audit['test_targets_before_last_train_event']:,}).</p>",
+        f"before: which of the two is the target is arbitrary. Known leak: {escape(audit['leaks'])}.</p>",
+        _table(
+            ["finding", "rule", "events", "of", "what it says"], _findings(outputs["gates"].facts["findings"])
+        ),
         "<h2>Lineage</h2>",
         _table(
             ["raw file", "bytes", "SHA-256"],
@@ -91,9 +97,9 @@ def render(record: Mapping[str, Any], metrics: Mapping[str, Any], outputs: Mappi
         ),
         f"<details><summary>All {len(record['gates'])} gate checks</summary>",
         _table(
-            ["table", "check", "measured", "expected", "why"],
+            ["table", "check", "measured", "expected", "verdict", "why"],
             [
-                [one[name] for name in ("table", "check", "measured", "expected", "why")]
+                [one[name] for name in ("table", "check", "measured", "expected", "verdict", "why")]
                 for one in record["gates"]
             ],
         ),
@@ -106,6 +112,12 @@ def render(record: Mapping[str, Any], metrics: Mapping[str, Any], outputs: Mappi
         + "\n".join(page)
         + "</body></html>\n"
     )
+
+
+def _gates(results: Sequence[Mapping[str, Any]]) -> str:
+    warned = sum(one["verdict"] == "warning" for one in results)
+    held = f"{len(results) - warned} gate checks hold"
+    return f"{held}, {warned} of [gates] leakage warn" if warned else held
 
 
 class _Markup(str):
@@ -137,6 +149,32 @@ def _headline(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         if held["held_out"]:
             numbers["relative error, held out"] = f"{held['held_out']['relative_error']:.3f}"
     return "<dl>" + "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in numbers.items()) + "</dl>"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _files_read(seen: Mapping[str, Mapping[str, Any]]) -> Iterable[Sequence[Any]]:
+    for label, one in seen.items():
+        why = [f"{number:,} x {reason}" for reason, number in {**one["reasons"], **one["skipped"]}.items()]
+        why += ["the file is cut off"] if one["cut_off"] else []
+        yield [
+            label,
+            one["rows"],
+            one["records"],
+            sum(one["skipped"].values()),
+            one["rejects"],
+            "; ".join(why),
+        ]
+
+
+def _findings(findings: Sequence[Mapping[str, Any]]) -> Iterable[Sequence[Any]]:
+    """Give the audit's findings, breaches first."""
+    worst = {"breach": 0, "allowed": 1, "ok": 2}
+    for one in sorted(findings, key=lambda one: worst[one["verdict"]]):
+        rule = one["rule"].replace("_", " ") + (f", {one['split']}" if one.get("split") else "")
+        yield [one["verdict"], rule, one["count"], one["of"], one["says"]]
 
 
 def _overlaps(resolved: Mapping[str, Any]) -> Iterable[Sequence[Any]]:

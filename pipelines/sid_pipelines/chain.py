@@ -18,10 +18,10 @@ CHAIN: tuple[Stage, ...] = (
     clean.STAGE,
     split.STAGE,
     text.STAGE,
+    sequences.STAGE,
     embed.STAGE,
     tokenize.STAGE,
     collisions.STAGE,
-    sequences.STAGE,
     gates.STAGE,
 )
 PUBLISH = "publish"  # the last step; its output is a release, not a stage folder

@@ -41,7 +41,7 @@ def run(work: Work) -> Outcome:
     vectors = StoredVectors.of(work.inputs["embed"])
     tokenizer = load(coded.folder / "tokenizer")
     policy = policy_named(params.policy, params.params)
-    with connect(spill=work.out.spill, memory=work.resources.memory) as connection:
+    with connect(spill=work.out.spill, memory=work.resources.duckdb) as connection:
         popularity = train_popularity(connection, work.inputs["split"], len(codes))
         # Rows are items in byte order of their ids, so that ties need no further rule.
         done = resolve(codes, vectors.rows, tokenizer, policy=policy, popularity=popularity)
@@ -150,4 +150,4 @@ def _way_back(sids: Codes, slots: npt.NDArray[np.int32]) -> pa.Table:
     )
 
 
-STAGE = Stage("collisions", revision=2, parents=("clean", "split", "embed", "tokenize"), run=run)
+STAGE = Stage("collisions", revision=3, parents=("clean", "split", "embed", "tokenize"), run=run)

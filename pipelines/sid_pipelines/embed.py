@@ -32,7 +32,8 @@ def run(work: Work) -> Outcome:
         item = texts["item_id"][strings.index("")].as_py()
         raise DataError(
             f"embed: {count(missing, 'item')} without any text, the first is item {item!r}; "
-            "expected text for every item. Add a field to [[embed]] template"
+            "expected text for every item. Add a field to [[embed]] template, leave such items out with "
+            '[clean] require = ["title"], or stop before with --until sequences'
         )
     encoder = TextEncoder(params.model, Path(params.folder))
     vectors = encoder.encode(strings, work.progress)
@@ -56,4 +57,4 @@ def _as_arrow(texts: pa.Table, vectors: Vectors) -> pa.Table:
     return pa.table(columns)
 
 
-STAGE = Stage("embed", revision=2, parents=("text",), run=run, needs=("sentence_transformers", "text"))
+STAGE = Stage("embed", revision=3, parents=("text",), run=run, needs=("sentence_transformers", "text"))

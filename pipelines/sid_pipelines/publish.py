@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sid_pipelines import published
 from sid_pipelines.gates import published_tables, summary_of
 from sid_warehouse import catalog, files, parquet, releases
 from sid_warehouse.stages import StageOutput
 
-REVISION = 2
+REVISION = 3
 Render = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, StageOutput]], str]
 EXTRA_FILES: Mapping[str, tuple[str, ...]] = {
     "sequences": ("sequences.arrow", "train.arrow", "valid.arrow", "test.arrow"),
@@ -87,6 +88,8 @@ def gather_metrics(outputs: Mapping[str, StageOutput]) -> dict[str, Any]:
         "samples": outputs["sequences"].facts["samples"],
         "tokenizer": tokenized,
         "collisions": resolved,
+        "audit": outputs["gates"].facts["findings"],
+        "published_statistics": published.compare(outputs),
     }
 
 

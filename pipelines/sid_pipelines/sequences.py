@@ -1,75 +1,81 @@
-"""Sequences: the tables a trainer reads. Items with text and train popularity, users, events, samples.
+"""Sequences: the tables a trainer reads. Items with text and train popularity, sequences, samples.
 
-A sample is two positions in its user's sequence; prefixes are never expanded on disk. Parquet is the
+A sample is two positions in its user's sequence; prefixes are never expanded on disk. A train sample's
+history has train and context events only: it starts after the last valid or test event before the target.
+The history of a valid or test sample may hold all earlier events, held-out ones too. Parquet is the
 published truth; the `.arrow` twins are uncompressed, so that a DataLoader maps them into memory.
 """
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import duckdb
+import numpy as np
+import pyarrow as pa
 
+from sid_pipelines import shown
+from sid_pipelines.audit import Finding, finding
+from sid_pipelines.chunks import TEST, TRAIN, VALID, Chunk, Mask, Rows, chunks
 from sid_pipelines.stage import Outcome, Stage, Work, count
-from sid_schemas.tables import INTERACTIONS, ITEMS, SEQUENCES, TEST, TRAIN, USERS, VALID
+from sid_schemas import DataError
+from sid_schemas.tables import ITEMS, SEQUENCES, SPLIT_NAMES
+from sid_schemas.tables import TEST as TEST_TABLE
+from sid_schemas.tables import TRAIN as TRAIN_TABLE
+from sid_schemas.tables import VALID as VALID_TABLE
 from sid_warehouse import parquet
 from sid_warehouse.db import connect, view
 
-SPLITS = (TRAIN, VALID, TEST)
+SPLITS = {TRAIN: TRAIN_TABLE, VALID: VALID_TABLE, TEST: TEST_TABLE}
+LISTED = ("items", "ts", "event_type", "value")
+COLUMNS = ["user_index", "item_index", "ts", "split", "session_id"]
 
 
 @dataclass(frozen=True)
 class SequencesParams:
-    """Sequences has no parameter of its own yet."""
+    """What samples depend on beside the split.
+
+    expansion: "prefix", every train event with a history is a target; "window", the same with a bounded
+    history; "last", each user's last train event with a history. window: items of history that a sample
+    may have, in every split; 0 for no bound. sessions: (targets per sample, gap in minutes) where a
+    session is one sample, with its first item as the target.
+    """
+
+    expansion: str = "prefix"
+    window: int = 0
+    sessions: tuple[int, float] | None = None
 
 
 def run(work: Work) -> Outcome:
-    """Write items, users, interactions, sequences, train, valid, test."""
+    """Write items, sequences, train, valid and test; impressions and item_pairs where the source has them."""
+    params: SequencesParams = work.params
     clean, split, text = (work.inputs[name] for name in ("clean", "split", "text"))
-    sources = {
-        "events": split.parts("interactions"),
-        "users_clean": clean.parts("users"),
-        "items_clean": clean.parts("items_clean"),
-        "texts": text.parts("texts"),
-    }
-    with connect(spill=work.out.spill, memory=work.resources.memory) as connection:
-        for name, parts in sources.items():
-            view(connection, name, parts)
-        # Stored order is the declared order, so row numbers carry it from here on.
-        connection.execute("""
-            create temp table ordered as
-            select *, row_number() over (
-                partition by user_index order by filename, file_row_number) as place
-            from events""")
+    parts = split.parts("interactions")
+    with connect(spill=work.out.spill, memory=work.resources.duckdb) as connection:
+        view(connection, "events", parts)
+        view(connection, "users", clean.parts("users"))
+        view(connection, "items_clean", clean.parts("items_clean"))
+        view(connection, "texts", text.parts("texts"))
         work.out.write(ITEMS, _items(connection).to_arrow_reader())
-        work.out.write(USERS, connection.sql("from users_clean order by user_index").to_arrow_reader())
-        work.out.write(
-            INTERACTIONS,
-            connection.sql("from ordered order by user_index, place").to_arrow_reader(),
+        left_out = shown.write(work, connection, split.facts.get("cuts"))
+    tally = Tally(params)
+    work.out.write(SEQUENCES, _sequences(parts, tally))
+    for label, table in SPLITS.items():
+        work.out.write(table, _samples(parts, label, params))
+    if not work.out.rows["test"]:
+        raise DataError(
+            f"sequences: none of {count(tally.counts['test', 'events'], 'test event')} has a history: their "
+            "users are new. Choose another [split] protocol, ratios or cuts"
         )
-        work.out.write(
-            SEQUENCES,
-            connection.sql("""
-                select user_index, list(item_index order by place) as items,
-                    list(ts order by place) as ts,
-                    list(event_type order by place) as event_type,
-                    list(value order by place) as value
-                from ordered group by user_index order by user_index""").to_arrow_reader(),
-        )
-        for table in SPLITS:
-            # The target stands at `end`, counted from 0; its history is everything before it.
-            work.out.write(
-                table,
-                connection.sql(f"""
-                    select user_index, 0 as start, place - 1 as "end", item_index as target,
-                        ts as target_ts
-                    from ordered where split = '{table.name}' and place > 1
-                    order by user_index, place""").to_arrow_reader(),
-            )
-    for table in (SEQUENCES, *SPLITS):
+    for table in (SEQUENCES, *SPLITS.values()):
         parquet.write_ipc(work.out.folder, table)
     rows = work.out.rows
     said = [count(rows["sequences"], "user sequence")]
-    said += [count(rows[table.name], f"{table.name} sample") for table in SPLITS]
-    return Outcome({"samples": {table.name: rows[table.name] for table in SPLITS}}, ", ".join(said))
+    said += [count(rows[table.name], f"{table.name} sample") for table in SPLITS.values()]
+    samples = {table.name: rows[table.name] for table in SPLITS.values()}
+    facts = {"samples": samples, "left_out": left_out, "findings": tally.findings()}
+    return Outcome(facts, ", ".join(said))
 
 
 def _items(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
@@ -87,4 +93,125 @@ def _items(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
         order by item.item_index""")
 
 
-STAGE = Stage("sequences", revision=2, parents=("clean", "split", "text"), run=run)
+def _sequences(parts: list[Path], tally: "Tally") -> Iterator[pa.RecordBatch]:
+    """Yield a row per user, telling the tally of each chunk; stored order is the declared order."""
+    for chunk in chunks(parts, [*COLUMNS, "event_type", "value"]):
+        tally.add(chunk)
+        edges = pa.array(chunk.edges, pa.int32())
+        columns = {"user_index": pa.array(chunk.users[chunk.edges[:-1]])}
+        for name, column in zip(LISTED, ("item_index", *LISTED[1:]), strict=True):
+            columns[name] = pa.ListArray.from_arrays(edges, chunk.table[column].combine_chunks())
+        yield pa.RecordBatch.from_pydict(columns)
+
+
+def _samples(parts: list[Path], label: int, params: SequencesParams) -> Iterator[pa.RecordBatch]:
+    for chunk in chunks(parts, COLUMNS):
+        picked = pick(chunk, label, params)
+        rows = picked.rows
+        columns = {"user_index": chunk.users[rows], "start": picked.start, "end": chunk.place[rows]}
+        columns |= {"target": chunk.items[rows], "target_ts": chunk.ts[rows], "n_targets": picked.n_targets}
+        yield pa.RecordBatch.from_pydict({name: pa.array(values) for name, values in columns.items()})
+
+
+@dataclass(frozen=True)
+class Picked:
+    """The samples of one split in a chunk: rows of the targets, where each history starts, and so on.
+
+    candidates: how many events (or sessions) could be targets, had they a history.
+    """
+
+    rows: Rows
+    start: Rows
+    n_targets: Rows
+    candidates: int
+
+
+def pick(chunk: Chunk, label: int, params: SequencesParams) -> Picked:
+    """Give the samples of one split; the target stands at `end`, its history is items[start:end]."""
+    units, sizes = chunk.labels == label, np.ones(len(chunk), dtype=np.int64)
+    if params.sessions:
+        starts = chunk.session_starts(params.sessions[1])
+        firsts = np.flatnonzero(starts)
+        sizes[firsts] = np.minimum(np.diff(firsts, append=len(chunk)), params.sessions[0])
+        units &= starts
+    start = (
+        chunk.last_before(_held_out(chunk)) + 1 if label == TRAIN else np.zeros(len(chunk), dtype=np.int64)
+    )
+    if params.window:
+        start = np.maximum(start, chunk.place - params.window)
+    rows = np.flatnonzero(units & (chunk.place > start))
+    if label == TRAIN and params.expansion == "last" and len(rows):
+        users = chunk.users[rows]
+        rows = rows[np.append(users[1:] != users[:-1], True)]
+    return Picked(rows, start[rows], sizes[rows], int(units.sum()))
+
+
+def _held_out(chunk: Chunk) -> Mask:
+    return (chunk.labels == VALID) | (chunk.labels == TEST)  # type: ignore[no-any-return]
+
+
+class Tally:
+    """What is counted of samples while sequences stream through."""
+
+    def __init__(self, params: SequencesParams) -> None:
+        """Start at nothing."""
+        self.params = params
+        self.counts: Counter[tuple[str, str]] = Counter()
+
+    def add(self, chunk: Chunk) -> None:
+        """Count the samples of all splits in a chunk."""
+        same_item = _last_on_same_item(chunk)
+        held = np.concatenate([[0], np.cumsum(_held_out(chunk))])
+        for label in SPLITS:
+            picked = pick(chunk, label, self.params)
+            rows, first = picked.rows, chunk.first[picked.rows] + picked.start
+            numbers = {
+                "events": (chunk.labels == label).sum(),
+                "candidates": picked.candidates,
+                "samples": len(rows),
+                "repeated_targets": (same_item[rows] >= picked.start).sum(),
+                "tied_with_history": (chunk.ts[rows] == chunk.ts[rows - 1]).sum(),
+                "history_later_than_target": (chunk.ts[rows] < chunk.ts[rows - 1]).sum(),
+                "held_out_in_history": (held[rows] > held[first]).sum(),
+            }
+            for name, number in numbers.items():
+                self.counts[SPLIT_NAMES[label], name] += int(number)
+
+    def findings(self) -> list[Finding]:
+        """Give what was counted as findings of the audit."""
+        return [one for table in SPLITS.values() for one in self._of(table.name)]
+
+    def _of(self, split: str) -> list[Finding]:
+        seen = {name: number for (of, name), number in self.counts.items() if of == split}
+        samples, unit = seen["samples"], "sessions" if self.params.sessions else "events"
+        found: list[tuple[str, str, int, int, bool]] = [
+            ("history_later_than_target", "histories end later than their target",
+             seen["history_later_than_target"], samples, True),
+            ("tied_with_history", "targets have the time of the last event of their history",
+             seen["tied_with_history"], samples, False),
+            ("repeated_targets", "targets stand in their own history",
+             seen["repeated_targets"], samples, False),
+            ("held_out_in_history", "histories hold valid or test events",
+             seen["held_out_in_history"], samples, split == "train"),
+        ]  # fmt: skip
+        if split != "train" or self.params.expansion != "last":
+            without = seen["candidates"] - samples
+            said = f"{split} {unit} have no history and are no targets"
+            found.append(("without_history", said, without, seen["candidates"], False))
+        return [
+            finding(rule, says, count=number, of=of, split=split, strict=strict)
+            for rule, says, number, of, strict in found
+        ]
+
+
+def _last_on_same_item(chunk: Chunk) -> Rows:
+    """Give the place of the user's last event before each one on the same item, or -1."""
+    keys = chunk.users.astype(np.int64) << 32 | chunk.items
+    order = np.argsort(keys, kind="stable")
+    same = keys[order][1:] == keys[order][:-1]
+    last = np.full(len(chunk), -1, dtype=np.int64)
+    last[order[1:][same]] = chunk.place[order[:-1][same]]
+    return last
+
+
+STAGE = Stage("sequences", revision=3, parents=("ingest", "clean", "split", "text"), run=run)

@@ -1,6 +1,7 @@
 """What a stage is: a name, parents, parameters, and a function from parents' outputs to one new output."""
 
 import importlib.util
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -9,6 +10,7 @@ from sid_schemas import MissingExtraError
 from sid_warehouse import files
 from sid_warehouse.stages import FORMAT, StageDraft, StageOutput
 
+DUCKDB_SHARE = 0.5
 Progress = Callable[[int, int], None]  # done, total
 
 
@@ -17,6 +19,13 @@ class Resources:
     """What a stage may use. It must not shape the output, so it is no part of the fingerprint."""
 
     memory: str = "8GiB"
+
+    @property
+    def duckdb(self) -> str:
+        """Give DuckDB's share of the memory; the rest is for what Python, numpy and Arrow hold."""
+        number, unit = re.fullmatch(r"([0-9.]+)\s?([KMGT]i?B)", self.memory).groups()  # type: ignore[union-attr]
+        base = 1024 if "i" in unit else 1000
+        return f"{int(float(number) * base ** (1 + 'KMGT'.index(unit[0])) * DUCKDB_SHARE)}B"
 
 
 @dataclass(frozen=True)

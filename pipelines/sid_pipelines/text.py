@@ -95,4 +95,4 @@ def _as_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value).strip()
 
 
-STAGE = Stage("text", revision=2, parents=("clean",), run=run)
+STAGE = Stage("text", revision=3, parents=("clean",), run=run)

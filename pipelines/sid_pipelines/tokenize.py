@@ -128,7 +128,7 @@ def _rows(items: pa.Table, coded: Coded, work: Work) -> Iterator[pa.RecordBatch]
 def _in_scope(work: Work, scope: str, n: int) -> Mask:
     if scope == "all":
         return np.ones(n, dtype=bool)
-    with connect(spill=work.out.spill, memory=work.resources.memory) as connection:
+    with connect(spill=work.out.spill, memory=work.resources.duckdb) as connection:
         return train_items(connection, work.inputs["split"], n)
 
 
@@ -149,4 +149,4 @@ def train_popularity(
     return popularity
 
 
-STAGE = Stage("tokenize", revision=2, parents=("split", "embed"), run=run)
+STAGE = Stage("tokenize", revision=3, parents=("split", "embed"), run=run)

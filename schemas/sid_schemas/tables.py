@@ -10,7 +10,11 @@ import pyarrow as pa
 
 I32, I64, STR, F64 = pa.int32(), pa.int64(), pa.string(), pa.float64()
 FIRST_MS, LAST_MS = 0, 4_102_444_800_000  # 1970 to 2100: beyond lies a wrong unit, not a real event
-EVENT_TYPES = ("rating", "view", "click", "like", "cart", "purchase", "review")
+EVENT_TYPES = (
+    "rating", "review", "view", "click", "like", "share", "comment", "cart", "purchase", "play", "read",
+    "shelve", "tag", "checkin", "search",
+)  # fmt: skip
+SPLIT_NAMES = ("train", "valid", "test", "context")
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,11 @@ def _time(name: str = "ts", doc: str = "when it happened") -> Column:
 ITEM_ID = Column("item_id", STR, "the source's own item id")
 EVENT = Column("event_type", STR, "what the user did", among=EVENT_TYPES)
 VALUE = Column("value", F64, "the event's value, such as stars", nullable=True)
+DETAILS = (
+    Column("session_id", STR, "the source's own session id", nullable=True),
+    Column("query", STR, "what the user had searched for", nullable=True),
+    Column("position", I32, "place on the page or in the session, from 1", nullable=True, minimum=0),
+)
 SOURCE = (
     Column("source_file", STR, "raw file, as folder/name"),
     Column("source_row", I64, "line in that file, from 1", minimum=1),
@@ -88,8 +97,40 @@ CONTENT = (
 RAW_INTERACTIONS = Table(
     "raw_interactions",
     "What the dump holds, row by row, under the source's own ids.",
-    (Column("user_id", STR, "the source's own user id"), ITEM_ID, _time(), EVENT, VALUE, *SOURCE),
+    (Column("user_id", STR, "the source's own user id"), ITEM_ID, _time(), EVENT, VALUE, *DETAILS, *SOURCE),
     order="source_file, source_row",
+)
+SHOWN = (
+    Column("impression_id", STR, "the source's own id of the list", nullable=True),
+    *DETAILS[:2],
+)
+RAW_IMPRESSIONS = Table(
+    "raw_impressions",
+    "Lists of items that were shown, under the source's own ids.",
+    (
+        Column("user_id", STR, "the source's own user id"),
+        _time(),
+        *SHOWN,
+        Column("items", pa.list_(STR), "item ids in the order shown"),
+        Column("clicked", pa.list_(pa.bool_()), "whether each was clicked"),
+        Column("positions", pa.list_(I32), "where each stood, from 1"),
+        Column("propensities", pa.list_(F64), "how likely each was to be shown there", nullable=True),
+        *SOURCE,
+    ),
+    order="source_file, source_row",
+    may_be_empty=True,
+)
+RAW_ITEM_PAIRS = Table(
+    "raw_item_pairs",
+    "What the dump says of two items, such as that they are bought together.",
+    (
+        ITEM_ID,
+        Column("other_id", STR, "the other item's id"),
+        Column("kind", STR, "the source's name of the relation"),
+    ),
+    order="item_id, kind, other_id",
+    key=("item_id", "kind", "other_id"),
+    may_be_empty=True,
 )
 RAW_ITEMS = Table(
     "raw_items",
@@ -113,7 +154,7 @@ REJECTS = Table(
 EVENTS = Table(
     "events",
     "Cleaned interactions under dense indexes.",
-    (_index("user"), _index("item"), _time(), EVENT, VALUE, *SOURCE),
+    (_index("user"), _index("item"), _time(), EVENT, VALUE, *DETAILS, *SOURCE),
     order="user_index, ts, source_file, source_row",
 )
 ITEMS_CLEAN = Table(
@@ -128,9 +169,42 @@ INTERACTIONS = Table(
     "Cleaned interactions with their split, each user's in the declared total order.",
     (
         *EVENTS.columns,
-        Column("split", STR, "where the event belongs", among=("train", "valid", "test")),
+        Column("split", STR, "where the event belongs; context is history only", among=SPLIT_NAMES),
     ),
     order="user_index, then the declared total order of the user's events",
+)
+IMPRESSIONS = Table(
+    "impressions",
+    "Lists of items that were shown, with what was clicked; items that cleaning dropped are left out.",
+    (
+        _index("user"),
+        _time(),
+        *SHOWN,
+        Column("items", pa.list_(I32), "item_index in the order shown"),
+        Column("clicked", pa.list_(pa.bool_()), "whether each was clicked"),
+        Column("positions", pa.list_(I32), "where each stood, from 1"),
+        Column("propensities", pa.list_(F64), "how likely each was to be shown there", nullable=True),
+        Column("n_shown", I32, "items in the list before any was left out", minimum=1),
+        Column(
+            "split", STR, "where the user's last event not later than the list belongs", among=SPLIT_NAMES
+        ),
+        *SOURCE,
+    ),
+    order="user_index, ts, source_file, source_row",
+    may_be_empty=True,
+)
+ITEM_PAIRS = Table(
+    "item_pairs",
+    "What the dump says of two items, such as that they are bought together.",
+    (
+        _index("item"),
+        Column("other_index", I32, "the other item", minimum=0, references=("items", "item_index")),
+        Column("kind", STR, "the source's name of the relation"),
+        Column("score", F64, "how strong it is, where that is known", nullable=True),
+    ),
+    order="item_index, kind, other_index",
+    key=("item_index", "kind", "other_index"),
+    may_be_empty=True,
 )
 TEXTS = Table(
     "texts",
@@ -196,10 +270,11 @@ def _samples(split: str) -> Table:
             Column("end", I32, "position after the history, and the target's own", minimum=1),
             target,
             _time("target_ts", "when the target happened"),
+            Column("n_targets", I32, "targets in all: items[end : end + n_targets]", minimum=1),
         ),
         order="user_index, end",
         key=("user_index", "end"),
-        may_be_empty=split != "test",
+        may_be_empty=True,  # a protocol may have no validation; the audit counts targets
     )
 
 
@@ -250,8 +325,9 @@ TRAIN, VALID, TEST = _samples("train"), _samples("valid"), _samples("test")
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        RAW_INTERACTIONS, RAW_ITEMS, REJECTS, EVENTS, ITEMS_CLEAN, TEXTS, CODES,
-        ITEMS, USERS, INTERACTIONS, SEQUENCES, TRAIN, VALID, TEST, SIDS, SID_TO_ITEMS,
+        RAW_INTERACTIONS, RAW_ITEMS, RAW_IMPRESSIONS, RAW_ITEM_PAIRS, REJECTS, EVENTS, ITEMS_CLEAN, TEXTS,
+        ITEMS, USERS, INTERACTIONS, IMPRESSIONS, ITEM_PAIRS, SEQUENCES, TRAIN, VALID, TEST,
+        CODES, SIDS, SID_TO_ITEMS,
     )
 }  # fmt: skip
 

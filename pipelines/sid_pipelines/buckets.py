@@ -1,0 +1,64 @@
+"""Sort a stream of rows by user and time out of core: divided by ranges of users, then sorted range by range.
+
+A bucket holds the rows of neighbouring users, so the sorted buckets one after another are the sorted
+whole. Rows of a user at the same time keep the order in which they came.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+ROWS = 2 << 20  # of a bucket; what is sorted in memory at a time
+
+
+def bounds(events: npt.NDArray[np.int32], rows: int = ROWS) -> npt.NDArray[np.int32]:
+    """Give the first user of every bucket but the first, so that a bucket has about so many rows.
+
+    events: (n_users,) rows of each user. One user's rows are never divided.
+    """
+    total = np.cumsum(events, dtype=np.int64)
+    marks = np.arange(rows, int(total[-1]) if len(total) else 0, rows)
+    return np.unique(np.searchsorted(total, marks) + 1).astype(np.int32)
+
+
+def sorted_by_user(
+    batches: Iterable[pa.RecordBatch], firsts: npt.NDArray[np.int32], folder: Path
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of all batches by (user_index, ts), stably.
+
+    firsts: what `bounds` gave. folder: where buckets wait, if there are more than one.
+    """
+    if not len(firsts):
+        yield from _sorted(list(batches))
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"bucket-{number:05d}.arrow" for number in range(len(firsts) + 1)]
+    writers: list[pa.RecordBatchFileWriter | None] = [None] * len(paths)
+    for batch in batches:
+        bucket = np.searchsorted(firsts, batch.column("user_index").to_numpy(), side="right")
+        order = np.argsort(bucket, kind="stable")
+        batch = batch.take(pa.array(order))
+        edges = np.searchsorted(bucket[order], np.arange(len(paths) + 1))
+        for number in np.flatnonzero(np.diff(edges)):
+            writer = writers[number]
+            if writer is None:
+                writer = writers[number] = pa.ipc.new_file(paths[number], batch.schema)
+            writer.write_batch(batch.slice(edges[number], edges[number + 1] - edges[number]))
+    for path, writer in zip(paths, writers, strict=True):
+        if writer is not None:
+            writer.close()
+            with pa.memory_map(str(path)) as file:
+                reader = pa.ipc.open_file(file)
+                yield from _sorted([reader.get_batch(n) for n in range(reader.num_record_batches)])
+            path.unlink()
+
+
+def _sorted(batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    if not batches:
+        return
+    table = pa.Table.from_batches(batches)
+    order = np.lexsort((table["ts"].to_numpy(), table["user_index"].to_numpy()))
+    yield from table.take(pa.array(order)).combine_chunks().to_batches(max_chunksize=1 << 17)
