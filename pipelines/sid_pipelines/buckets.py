@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 ROWS = 2 << 20  # of a bucket; what is sorted in memory at a time
+BATCH = 1 << 17  # rows of a batch
 
 
 def bounds(events: npt.NDArray[np.int32], rows: int = ROWS) -> npt.NDArray[np.int32]:
@@ -24,15 +25,18 @@ def bounds(events: npt.NDArray[np.int32], rows: int = ROWS) -> npt.NDArray[np.in
     return np.unique(np.searchsorted(total, marks) + 1).astype(np.int32)
 
 
-def sorted_by_user(
+def divided(
     batches: Iterable[pa.RecordBatch], firsts: npt.NDArray[np.int32], folder: Path
-) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of all batches by (user_index, ts), stably.
+) -> Iterator[pa.Table]:
+    """Yield the rows of all batches bucket by bucket, in the order in which they came.
 
-    firsts: what `bounds` gave. folder: where buckets wait, if there are more than one.
+    Batches have a column user_index. firsts: what `bounds` gave. folder: where buckets wait on disk, if
+    there are more than one; each is gone once the next is asked for.
     """
     if not len(firsts):
-        yield from _sorted(list(batches))
+        held = list(batches)
+        if held:
+            yield pa.Table.from_batches(held)
         return
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"bucket-{number:05d}.arrow" for number in range(len(firsts) + 1)]
@@ -40,25 +44,27 @@ def sorted_by_user(
     for batch in batches:
         bucket = np.searchsorted(firsts, batch.column("user_index").to_numpy(), side="right")
         order = np.argsort(bucket, kind="stable")
-        batch = batch.take(pa.array(order))
         edges = np.searchsorted(bucket[order], np.arange(len(paths) + 1))
+        batch = batch.take(pa.array(order))
         for number in np.flatnonzero(np.diff(edges)):
             writer = writers[number]
             if writer is None:
                 writer = writers[number] = pa.ipc.new_file(paths[number], batch.schema)
             writer.write_batch(batch.slice(edges[number], edges[number + 1] - edges[number]))
-    for path, writer in zip(paths, writers, strict=True):
+    for writer in writers:
         if writer is not None:
             writer.close()
+    for path in paths:
+        if path.exists():
             with pa.memory_map(str(path)) as file:
-                reader = pa.ipc.open_file(file)
-                yield from _sorted([reader.get_batch(n) for n in range(reader.num_record_batches)])
+                yield pa.ipc.open_file(file).read_all()
             path.unlink()
 
 
-def _sorted(batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    if not batches:
-        return
-    table = pa.Table.from_batches(batches)
-    order = np.lexsort((table["ts"].to_numpy(), table["user_index"].to_numpy()))
-    yield from table.take(pa.array(order)).combine_chunks().to_batches(max_chunksize=1 << 17)
+def sorted_by_user(
+    batches: Iterable[pa.RecordBatch], firsts: npt.NDArray[np.int32], folder: Path
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of all batches by (user_index, ts), stably; see `divided`."""
+    for table in divided(batches, firsts, folder):
+        order = np.lexsort((table["ts"].to_numpy(), table["user_index"].to_numpy()))
+        yield from table.take(pa.array(order)).combine_chunks().to_batches(max_chunksize=BATCH)

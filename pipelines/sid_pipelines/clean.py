@@ -7,7 +7,6 @@ item it is of, and those arrays are mapped from disk. So memory grows with users
 rows, and the raw table is read again only for what a step needs.
 """
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sid_pipelines.buckets import bounds, sorted_by_user
+from sid_pipelines.buckets import bounds, divided, sorted_by_user
 from sid_pipelines.kcore import CHUNK, degrees, k_core, largest_k, single_pass
 from sid_pipelines.stage import Outcome, Stage, Work, count
 from sid_schemas import DataError
@@ -29,7 +28,8 @@ from sid_warehouse.stages import StageOutput
 
 Mask = npt.NDArray[np.bool_]
 Indexes = npt.NDArray[np.int32]
-CARRIED = ("ts", "event_type", "value", "session_id", "query", "position", "source_file", "source_row")
+CONTENT = ("ts", "event_type", "value", "session_id", "query", "position")
+CARRIED = (*CONTENT, "source_file", "source_row")
 
 
 @dataclass(frozen=True)
@@ -145,34 +145,23 @@ class Rows:
             part = slice(start, start + CHUNK)
             self.alive[part] &= ok[of[part]]
 
-    def repeated_pairs(self) -> pa.Table:
-        """Give (n, u, i) of the rows whose user and item have another row: few, so they fit in memory.
-
-        Pairs are compared range by range of users, so that the keys to sort stay small.
-        """
-        found = []
-        per_user = degrees(self.users, self.alive)
-        firsts = [0, *bounds(per_user).tolist(), len(per_user)]
-        for low, high in itertools.pairwise(firsts):
-            numbers = self._rows_of_users(low, high)
-            keys = self.users[numbers].astype(np.int64) << 32 | self.items[numbers]
+    def repeated_pairs(self) -> Iterator[pa.Table]:
+        """Yield (n, u, i) of the rows whose user and item have another row, bucket by bucket of users."""
+        firsts = bounds(degrees(self.users, self.alive))
+        for table in divided(self._pairs(), firsts, self.folder / "buckets"):
+            keys = table["user_index"].to_numpy().astype(np.int64) << 32 | table["i"].to_numpy()
             order = np.argsort(keys, kind="stable")
             same = keys[order[1:]] == keys[order[:-1]]
             again = np.zeros(len(keys), dtype=bool)
             again[order[1:][same]] = again[order[:-1][same]] = True
-            found.append(numbers[again])
-        n = np.concatenate(found) if found else np.empty(0, np.int64)
-        return pa.table({"n": n, "u": self.users[n], "i": self.items[n]})
+            yield table.filter(pa.array(again)).select(["n", "user_index", "i"])
 
-    def _rows_of_users(self, low: int, high: int) -> npt.NDArray[np.int64]:
-        if low == 0 and high > (self.users.max(initial=0)):
-            return np.flatnonzero(self.alive)
-        found = []
+    def _pairs(self) -> Iterator[pa.RecordBatch]:
         for start in range(0, self.n, CHUNK):
-            u = self.users[start : start + CHUNK]
-            here = self.alive[start : start + CHUNK] & (u >= low) & (u < high)
-            found.append(start + np.flatnonzero(here))
-        return np.concatenate(found)
+            part = slice(start, start + CHUNK)
+            here = np.flatnonzero(self.alive[part])
+            columns = {"user_index": self.users[part][here], "i": self.items[part][here], "n": start + here}
+            yield pa.RecordBatch.from_pydict({name: pa.array(values) for name, values in columns.items()})
 
     def batches(self, users: Indexes, items: Indexes) -> Iterator[pa.RecordBatch]:
         """Yield the rows that are left, in order; users, items: number -> new index."""
@@ -233,27 +222,30 @@ def _dedupe(rows: Rows, ledger: Ledger, params: CleanParams) -> None:
     """Judge rows of one user and item among themselves."""
     if params.exact_duplicates == "keep" and params.dedupe == "all":
         return
-    repeated = rows.repeated_pairs()
+    # n counts in the order of source_file and source_row; it decides only where nothing else differs.
+    content = "n" if params.ties == "source" else ", ".join([*CONTENT[1:], "n"])
     connection = rows.connection
-    connection.register("pairs", repeated)
+    connection.execute("create temp table pairs (n bigint, u integer, i integer)")
+    for repeated in rows.repeated_pairs():
+        connection.register("found", repeated)
+        connection.execute("insert into pairs from found")
+        connection.unregister("found")
     connection.execute(f"""
-        create or replace temp table repeats as
-        select pairs.*, ts, event_type, value
-        from pairs join {rows.raw("ts", "event_type", "value")} using (n)""")
-    connection.unregister("pairs")
+        create temp table repeats as
+        select pairs.*, {", ".join(CONTENT)} from pairs join {rows.raw(*CONTENT)} using (n);
+        drop table pairs""")
     left = "repeats"
     if params.exact_duplicates == "drop":
-        connection.execute("""
-            create or replace temp table exact as
+        connection.execute(f"""
+            create temp table exact as
             select n from repeats qualify row_number() over (
-                partition by u, i, ts, event_type, value order by n) > 1""")
+                partition by u, i, ts, event_type, value order by {content}) > 1""")
         rows.kill("select n from exact")
         ledger.enter("exact_duplicates", "the same user, item, time, type and value stood there already")
         left = "(from repeats anti join exact using (n))"
     if params.dedupe == "all":
         return
-    # n counts in the order of source_file and source_row.
-    order = "ts, n" if params.ties == "source" else "ts, event_type, value, n"
+    order = f"ts, {content}"
     if params.dedupe == "last":
         order = ", ".join(f"{column} desc" for column in order.split(", "))
     rows.kill(f"""
