@@ -81,8 +81,8 @@ def run(
     elif "version" in result:
         _tell_release(place, f"{result['dataset']}@v{result['version']}")
     else:
-        say(f"stopped after {result['stage']}: {result['folder']}")
-        _tell_statistics(result["published_statistics"])
+        _tell_data(result)
+        say(f"stopped after {result['stage']}, tables as Parquet in {result['folder']}")
 
 
 def _nothing_to_do(plan: Plan, until: str | None, *, json: bool) -> None:
@@ -165,6 +165,23 @@ def _tell_release(warehouse: Path, ref: str) -> None:
         command += ["--warehouse", str(warehouse)]
     say("query it:")
     say(f"  {shlex.join(command)}")
+
+
+def _tell_data(result: dict[str, Any]) -> None:
+    """Say what cleaning took, what the split leaks, and how the counts compare with published ones."""
+    taken = [row for row in result["ledger"] if row["removed"]]
+    if taken:
+        say("\nleft out by [clean]")
+        print_table(
+            ["step", "events", "why"], [[row["step"], row["removed"], row["reason"]] for row in taken]
+        )
+    found = [one for one in result["findings"] if one["verdict"] != "ok" and one["count"]]
+    if found:
+        say("\nleaks and ties of [split]")
+        columns = ["verdict", "count", "of", "says"]
+        print_table(columns, [[one[name] for name in columns] for one in found])
+    say()
+    _tell_statistics(result["published_statistics"])
 
 
 def _tell_statistics(compared: list[dict[str, Any]]) -> None:

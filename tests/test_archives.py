@@ -64,6 +64,30 @@ def test_a_member_that_points_out_of_the_archive_is_refused(tmp_path: Path, name
         candidates(tmp_path / "dump.zip")
 
 
+@pytest.mark.parametrize("name", [".", "", "./.", "\\"])
+def test_a_member_without_a_name_is_refused(tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(tmp_path / "dump.zip", "w") as archive:
+        archive.writestr(zipfile.ZipInfo(name), "1::2::3::4\n")
+    with pytest.raises(SourceError, match=r"dump\.zip: holds a member called .*; expected plain names"):
+        candidates(tmp_path / "dump.zip")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("place", [4, 9, 40, -3])
+def test_a_damaged_member_is_told_however_it_is_packed(tmp_path: Path, method: int, place: int) -> None:
+    path = tmp_path / "dump.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("ratings.dat", "\n".join(RATINGS))
+    start, size = 30 + len("ratings.dat"), zipfile.ZipFile(path).infolist()[0].compress_size
+    spoilt = bytearray(path.read_bytes())
+    spoilt[start + place % size] ^= 0xFF
+    path.write_bytes(spoilt)
+    with pytest.raises(
+        SourceError, match=r"ratings\.dat, after row \d+: the compressed stream is damaged.*Download"
+    ):
+        read(path, "ratings.dat")
+
+
 def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "BOMB_BYTES", 1 << 20)
     bomb = b"1::2::3::4\n" * 1_000_000
@@ -87,6 +111,10 @@ def test_a_truncated_zip_says_so(tmp_path: Path) -> None:
     with pytest.raises(
         SourceError, match=r"dump\.zip: is a damaged or truncated zip archive .*Download it again"
     ):
+        candidates(tmp_path / "dump.zip")
+    version = held.getvalue().index(b"PK\x01\x02") + 6
+    (tmp_path / "dump.zip").write_bytes(held.getvalue()[:version] + b"\x7f" + held.getvalue()[version + 1 :])
+    with pytest.raises(SourceError, match=r"dump\.zip: is a damaged or truncated zip archive"):
         candidates(tmp_path / "dump.zip")
     spoilt = bytearray(held.getvalue())
     spoilt[100] ^= 0xFF

@@ -259,6 +259,7 @@ def test_known_answers_of_the_small_amazon_files(
     if given:
         assert said["verdict"] == "not comparable"
         assert "because clean." in said["says"]
+        assert f"{counts[0]:,} users here" in said["says"]
     else:
         assert said["says"].startswith(f"matches the published statistics of Amazon-2018 {name}")
 

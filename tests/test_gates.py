@@ -12,6 +12,7 @@ from helpers import Run, run_chain, small_dump
 
 from sid_flows.execute import execute
 from sid_pipelines import gates
+from sid_pipelines.placed import shown_promises
 from sid_pipelines.promises import SidShape, sid_promises
 from sid_schemas import TABLES, Check, GateRefusedError, checks_of, embeddings_table
 from sid_schemas.suites import judge, suite
@@ -169,6 +170,37 @@ def test_no_sid_begins_another() -> None:
             "create table sids as select * from (values ([0, 1], null), ([0, 1, 2], 2)) as t(sid, suffix)"
         )
         assert gates.measure(connection, [check]) == {"sids": {"not_prefix_free": 1}}
+
+
+def test_checks_may_all_be_scalar_subqueries() -> None:
+    with duckdb.connect() as connection:
+        connection.sql("create table t as select * from range(3)")
+        assert gates.measure(connection, [Check("t", "n", "(select 7)", "why")]) == {"t": {"n": 7}}
+
+
+def test_an_offending_row_is_shown_by_column() -> None:
+    check = Check("t", "n", "", "why", 0, 0, failing="b = 'x'")
+    with duckdb.connect() as connection:
+        connection.sql(
+            "create table t as select 1 as a, 'x' as b, 'part-0' as filename, 5 as file_row_number"
+        )
+        message = gates._refusal(connection, judge([check], {"t": {"n": 1}}), [])
+    assert message.endswith("t.n (why): expected 0, got 1, as in a=1, b='x'")
+
+
+@pytest.mark.parametrize(
+    ("split", "clicked", "count"), [("train", True, 1), ("train", False, 0), ("test", True, 0)]
+)
+def test_a_train_list_with_a_held_out_click_is_a_leak(split: str, clicked: bool, count: int) -> None:
+    [check] = [one for one in shown_promises({"impressions"}, None) if one.name == "leak_clicked_held_out"]
+    with duckdb.connect() as connection:
+        connection.sql(
+            "create table interactions as select 0 as user_index, 1 as item_index, 9 as ts, 'test' as split"
+        )
+        connection.sql(f"""create table impressions as
+            select 0 as user_index, 9 as ts, [2, 1] as items, [true, {clicked}] as clicked,
+                '{split}' as split""")
+        assert gates.measure(connection, [check]) == {"impressions": {check.name: count}}
 
 
 def test_a_missing_column_is_refused_before_any_data_is_read(small: Run, tmp_path: Path) -> None:

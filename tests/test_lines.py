@@ -87,6 +87,61 @@ def test_a_truncated_gzip_says_how_far_it_was_readable(tmp_path: Path) -> None:
     assert 10_000 < readable < 40_000
 
 
+@pytest.mark.parametrize("chunk", [1, 7, 16, 1000])
+@pytest.mark.parametrize(
+    ("content", "row"),
+    [
+        ('a,b\nx,1\ny,5" disk\nz,2\nz,3\n', 3),
+        ('a,b\nx,1\ny,"2\nz,3', 3),
+        ('a,b\n"x\nx",1\ny,"2""\nz,3\n', 4),
+        ('a,b"', 1),
+        ('"', 1),
+    ],
+)
+def test_a_quote_that_is_never_closed_is_refused_where_it_is_opened(
+    tmp_path: Path, content: str, row: int, chunk: int
+) -> None:
+    path = tmp_path / "e.csv"
+    path.write_text(content)
+    with pytest.raises(
+        SourceError, match=rf"e\.csv, row {row}: a quote is opened here and never closed"
+    ) as told:
+        list(LineReader(path, quote='"', chunk=chunk).batches())
+    assert "multiline" in str(told.value)
+    path.write_bytes(gzip.compress(content.encode())[:-3])  # cut off, so that the quote may have gone on
+    reader = LineReader(path, quote='"', chunk=chunk, truncated="keep")
+    list(reader.batches())
+    assert reader.cut is not None
+    assert reader.cut == (row, "".join(content.splitlines(keepends=True)[row - 1 :]))
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 64, 1000])
+@pytest.mark.parametrize("lines", [3, 4, 5, 9])
+def test_a_record_of_too_many_lines_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int, chunk: int
+) -> None:
+    monkeypatch.setattr("sid_pipelines.sources.lines.LONGEST_RECORD", 4)
+    path = tmp_path / "e.csv"
+    value = "\n".join(["x"] * lines)
+    path.write_text(f'a,b\n"1\n2",3\n"{value}",1\ny,2\n')
+    reader = LineReader(path, quote='"', chunk=chunk)
+    if lines <= 4:
+        records = [line for batch in reader.batches() for line in batch.column(1).to_pylist()]
+        assert records == ["a,b", '"1\n2",3', f'"{value}",1', "y,2"]
+        return
+    with pytest.raises(SourceError, match=r"row 4: a quote is opened here and not closed within 4 lines"):
+        list(reader.batches())
+
+
+@pytest.mark.parametrize("quote", [None, '"'])
+def test_a_stream_cut_at_a_line_end_is_cut_off_but_ends_in_no_line(tmp_path: Path, quote: str | None) -> None:
+    path = tmp_path / "e.csv.gz"
+    path.write_bytes(gzip.compress(b"a\nb\n")[:-3])
+    reader = LineReader(path, truncated="keep", quote=quote)
+    assert [line for batch in reader.batches() for line in batch.column(1).to_pylist()] == ["a", "b"]
+    assert reader.cut == (3, "")
+
+
 def test_a_damaged_gzip_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "ratings.dat.gz"
     packed = bytearray(gzip.compress(b"x::y\n" * 1000))

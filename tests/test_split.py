@@ -2,9 +2,11 @@
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +19,7 @@ from helpers import ROOT, Run, run_chain, write_dump
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sid_pipelines import audit, chunks, gates, placed, sequences, split
+from sid_pipelines import audit, chunks, gates, placed, sequences, shown, split
 from sid_pipelines.chunks import Chunk
 from sid_pipelines.order import Events
 from sid_pipelines.protocols import PROTOCOLS, protocol_named
@@ -62,7 +64,7 @@ def events_of(triples: list[tuple[int, int, int, int]]) -> list[Event]:
 
 
 MANY = st.lists(
-    st.tuples(st.integers(0, 5), st.integers(0, 6), st.integers(0, 7), st.integers(0, 2)),
+    st.tuples(st.integers(0, 5), st.integers(0, 6), st.integers(0, 7), st.integers(0, 6)),
     min_size=8,
     max_size=60,
 ).map(events_of)
@@ -141,13 +143,19 @@ def md5(*parts: object) -> str:
 
 
 def tie(event: Event, seed: object) -> str:
-    return md5(seed, event.user, event.ts, event.item, "view")  # the value is null and left out
+    """Give the content hash; what is null is left out."""
+    return md5(seed, event.user, event.ts, event.item, "view", *([event.sid] if event.sid else []))
+
+
+def declared(event: Event, seed: int) -> tuple[int, str, str]:
+    """Give what events are ordered by; "" is before every hash, as 0 is."""
+    return event.ts, md5(seed, event.sid)[:16] if event.sid else "", tie(event, seed)
 
 
 def by_user(events: list[Event], seed: int) -> dict[str, list[Event]]:
     """Give each user's events in the declared order."""
     return {
-        user: sorted((one for one in events if one.user == user), key=lambda one: (one.ts, tie(one, seed)))
+        user: sorted((one for one in events if one.user == user), key=lambda one: declared(one, seed))
         for user in sorted({one.user for one in events})
     }
 
@@ -167,8 +175,9 @@ def slow_sessions(own: list[Event], gap: float) -> list[list[Event]]:
     for number, one in enumerate(own):
         before = own[number - 1] if number else None
         goes_on = before is not None and (
-            one.sid == before.sid if one.sid or before.sid else one.ts - before.ts <= gap * MINUTE
+            one.sid == before.sid if one.sid or before.sid else one.ts - before.ts <= gap
         )
+        goes_on |= any(early.sid and early.sid == late.sid for early in own[:number] for late in own[number:])
         if goes_on:
             found[-1].append(one)
         else:
@@ -189,11 +198,11 @@ def slow(name: str, params: dict[str, Any], events: list[Event], seed: int) -> l
                 short = len(own) < 2 * k + 1
                 split_of[one] = "train" if short or left > 2 * k else "test" if left <= k else "valid"
     elif name == "global-time" and params.get("cut") == "samples":
-        samples = [(one.ts, tie(one, seed), user, one) for user, own in users.items() for one in own[1:]]
+        samples = [(declared(one, seed), user, one) for user, own in users.items() for one in own[1:]]
         bounds = floors(ratios, len(samples))
-        ordered = sorted(samples, key=lambda sample: sample[:3])
-        split_of = {sample[3]: named(rank, bounds) for rank, sample in enumerate(ordered)}
-        first_cut = ordered[bounds[0]][0] if ordered else 0
+        ordered = sorted(samples, key=lambda sample: sample[:2])
+        split_of = {sample[2]: named(rank, bounds) for rank, sample in enumerate(ordered)}
+        first_cut = ordered[bounds[0]][0][0] if ordered else 0
         for own in users.values():
             split_of[own[0]] = "train" if own[0].ts < first_cut else "context"
     elif name == "global-time":
@@ -224,7 +233,7 @@ def slow(name: str, params: dict[str, Any], events: list[Event], seed: int) -> l
         split_of = {one: roles[one.item] for one in events}
     else:
         for own in users.values():
-            found = slow_sessions(own, params.get("gap_minutes", 30.0))
+            found = slow_sessions(own, params.get("gap_minutes", 30.0) * MINUTE)
             for number, session in enumerate(found):
                 left = len(found) - number
                 for one in session:
@@ -400,7 +409,7 @@ def _promised(output: StageOutput, done: StageOutput) -> dict[str, float | None]
 def slow_rule(name: str, labelled: list[Labelled], cuts: list[int], gap: float) -> int:
     """Count what breaks a rule, event by event."""
     count = 0
-    for number, one in enumerate(labelled):
+    for one in labelled:
         own = [other for other in labelled if other.event.user == one.event.user]
         before = own[: own.index(one)]
         held = [other for other in labelled if other.split in ("valid", "test")]
@@ -423,9 +432,13 @@ def slow_rule(name: str, labelled: list[Labelled], cuts: list[int], gap: float) 
             case "train_of_held_out_items":
                 count += one.split == "train" and any(other.event.item == one.event.item for other in held)
             case "sessions_divided":
-                sessions = slow_sessions([other.event for other in own], gap)
-                inside = all(session[0] != one.event for session in sessions)
-                count += inside and labelled[number - 1].split != one.split
+                if one.event.sid:
+                    same = [other for other in own if other.event.sid == one.event.sid]
+                    count += same[0] is one and len({other.split for other in same}) > 1
+                else:
+                    inside = bool(before) and not before[-1].event.sid
+                    inside = inside and one.event.ts - before[-1].event.ts <= gap
+                    count += inside and before[-1].split != one.split
     return count
 
 
@@ -458,7 +471,86 @@ def test_a_leak_is_counted_by_arrays_and_by_sql(
             for name in (*protocol.forbids, *protocol.allows):
                 broken = audit.RULES[name].sql(audit.Context(protocol, facts))
                 [(number,)] = connection.sql(f"select count(*) from placed where {broken}").fetchall()
-                assert number == found[name] == slow_rule(name, labelled, cuts, 30.0), name
+                assert number == found[name] == slow_rule(name, labelled, cuts, 30 * MINUTE), name
+
+
+def at(user: str, rows: list[tuple[int, str | None]]) -> list[Event]:
+    """Give events at (minute, session), each on its own item."""
+    return [Event(user, f"i{n}", 1_000_000 + minute * MINUTE, sid) for n, (minute, sid) in enumerate(rows)]
+
+
+def test_sessions_of_two_tabs_are_one(tmp_path: Path) -> None:
+    """Sessions c and d stand between each other's events; b holds an event without session."""
+    rows = [(0, "a"), (1, "a"), (2, "b"), (3, None), (4, "b"), (5, "c"), (6, "d"), (7, "c"), (8, "d")]
+    made = Store(tmp_path, at("u", rows) + at("v", rows))  # the two users share the ids
+    output = made.split("sessions", {"next": 9})
+    found = made.labelled(output)
+    splits = [one.split for one in found]
+    assert splits == [*["train"] * 2, *["valid"] * 3, *["test"] * 4] * 2
+    assert not audit.breaches(output.facts["audit"]["findings"])
+    _rules_hold_twice(made, output)
+    done = made.sequences(output, SequencesParams(sessions=protocol_named("sessions", {"next": 9}).sessions))
+    assert [row["n_targets"] for row in done.read("test").to_pylist()] == [4, 4]
+    assert set(_promised(output, done).values()) == {0}
+
+
+def test_ties_do_not_shuffle_sessions_into_each_other(tmp_path: Path) -> None:
+    made = Store(tmp_path, at("u", [(5, sid) for sid in "abc" * 6]))
+    found = [one.event.sid for one in made.labelled(made.split("sessions", {}))]
+    assert sum(one != other for one, other in pairwise(found)) == 2
+    splits = {(one.event.sid, one.split) for one in made.labelled(made.split("sessions", {}))}
+    assert len(splits) == 3
+
+
+@pytest.mark.parametrize("column", ["session_id", "query", "position"])
+def test_every_detail_is_hashed(column: str) -> None:
+    """So that events equal in all else do not stand in the order of the dump's rows."""
+    row: dict[str, Any] = {
+        "user_index": [0] * 2, "item_index": [0] * 2, "ts": [1] * 2, "event_type": ["view"] * 2,
+        "value": pa.nulls(2, pa.float64()), "session_id": pa.nulls(2, pa.string()),
+        "query": pa.nulls(2, pa.string()), "position": pa.nulls(2, pa.int32()),
+    }  # fmt: skip
+    row[column] = [1, 2] if column == "position" else ["a", "b"]
+    with duckdb.connect() as connection:
+        events = Events(connection, [], pa.array(["u"]), pa.array(["i"]), "hash", 3)
+        high, _ = events.hashes(Chunk(pa.table(row)), np.arange(2))
+    assert high[0] != high[1]
+
+
+@pytest.mark.parametrize("gap", [0.33333, 2.05, 4.1])
+def test_the_gap_is_the_same_number_everywhere(tmp_path: Path, gap: float) -> None:
+    params = {"gap_minutes": gap}
+    protocol = protocol_named("sessions", params)
+    milliseconds = round(gap * MINUTE)
+    assert protocol.sessions == (1, milliseconds)
+    times = [n * 20 * MINUTE + step for n in range(4) for step in (0, milliseconds, 2 * milliseconds + 1)]
+    made = Store(tmp_path, [Event("u", f"i{n}", 1_000_000 + ts) for n, ts in enumerate(times)])
+    output = made.split("sessions", params)
+    assert output.facts["audit"]["events"] == {"train": 9, "valid": 2, "test": 1}
+    _rules_hold_twice(made, output)
+    done = made.sequences(output, SequencesParams(sessions=protocol.sessions))
+    assert set(_promised(output, done).values()) == {0}
+
+
+def test_cuts_in_seconds_are_shown_as_dates(tmp_path: Path) -> None:
+    year = 365 * 86_400_000
+    made = Store(tmp_path, [Event("u", f"i{n}", 40 * year + n) for n in range(9)])
+    with pytest.raises(
+        DataError, match=r"cuts: 1970-01-17T10:27:50, 1970-01-18T.* event: 2009-12-22T00:00:00"
+    ):
+        made.split("global-time", {"cuts": [1_420_070_400, 1_500_000_000]})
+
+
+def test_histories_that_begin_anew_are_counted(tmp_path: Path) -> None:
+    made = Store(tmp_path, events_of([(u, (3 * u + n) % 7, n, 0) for u in range(6) for n in range(7)]))
+    output = made.split("cold-items", {"ratios": [0.6, 0.2, 0.2]})
+    done = made.sequences(output, SequencesParams())
+    rows = {split: done.read(split).to_pylist() for split in placed.SPLITS}
+    [found] = [one for one in done.facts["findings"] if one["rule"] == "history_restarts"]
+    assert found["count"] == sum(row["start"] > 0 for row in rows["train"]) > 0
+    middle = {split: sorted(row["end"] - row["start"] for row in of) for split, of in rows.items()}
+    train, test = (middle[split][(len(middle[split]) - 1) // 2] for split in ("train", "test"))
+    assert f"(median length {train}, of test {test})" in found["says"]
 
 
 def test_the_audit_sees_what_comes_in_many_chunks(tmp_path: Path) -> None:
@@ -508,7 +600,7 @@ def test_published_boundaries_can_be_said(tmp_path: Path) -> None:
             "split.protocol=leave-one-in",
             r"split\.protocol: there are: leave-one-out, leave-k-out, global-time",
         ),
-        ("split.k=2", r"unknown key 'split\.k'"),
+        ("split.k=2", r"split\.k"),
         ("split={protocol='leave-k-out', k=0}", "expected at least 1"),
         ("split={protocol='global-time', ratios=[0.8, 0.1]}", r"expected shares of train, valid and test"),
         ("split={protocol='cold-items', ratios=[0.9, 0.1, 0]}", "only valid may be 0"),
@@ -560,14 +652,20 @@ def test_nothing_left_says_what_to_change(tmp_path: Path) -> None:
 @realdata
 @pytest.mark.realdata
 @pytest.mark.parametrize(
-    ("override", "cut"), [("split.protocol=leave-one-out", False), ("split={protocol='global-time'}", True)]
+    ("override", "cut"),
+    [
+        ("split.protocol=leave-one-out", False),
+        ("split={protocol='global-time'}", True),
+        ("split.protocol=cold-items", False),
+        ("split={protocol='per-user-ratio', draw='random'}", False),
+    ],
 )
 def test_impressions_belong_where_the_user_stood(tmp_path: Path, override: str, cut: bool) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(f'dataset = "m"\n[source]\nkind = "mind"\npath = "{DATA / "mind"}"\n')
     done = run_chain(recipe, tmp_path / "w", "clean.k_core=2", override, until="sequences")
     written = done.outputs["sequences"]
-    shown = written.read("impressions").to_pylist()
+    lists = written.read("impressions").to_pylist()
     raw = done.outputs["ingest"].read("raw_impressions").to_pylist()
     users = {row["user_id"]: row["user_index"] for row in done.outputs["clean"].read("users").to_pylist()}
     items = {row["item_id"]: row["item_index"] for row in written.read("items").to_pylist()}
@@ -584,6 +682,11 @@ def test_impressions_belong_where_the_user_stood(tmp_path: Path, override: str, 
         user = users[row["user_id"]]
         before = [event["split"] for event in own[user] if event["ts"] <= row["ts"]]
         where = before[-1] if before else own[user][0]["split"]
+        clicks = {
+            items.get(item) for item, clicked in zip(row["items"], row["clicked"], strict=True) if clicked
+        }
+        clicked = {e["split"] for e in own[user] if e["ts"] == row["ts"] and e["item_index"] in clicks}
+        where = next((one for one in ("test", "valid", "context", "train") if one in clicked), where)
         if cut:
             where = ["train", "valid", "test"][sum(row["ts"] >= one for one in cuts)]
         listed = [[row[name][n] for n in kept] for name in ("items", "clicked", "positions")]
@@ -602,17 +705,32 @@ def test_impressions_belong_where_the_user_stood(tmp_path: Path, override: str, 
         "n_shown",
         "split",
     )
-    assert [tuple(row[name] for name in names) for row in shown] == sorted(expected)
+    assert [tuple(row[name] for name in names) for row in lists] == sorted(expected)
     left = written.facts["left_out"]
-    assert left["impressions"] == len(raw) - len(shown)
+    assert left["impressions"] == len(raw) - len(lists)
     assert left["shown_items"] == sum(len(row["items"]) for row in raw) - sum(
-        len(row["items"]) for row in shown
+        len(row["items"]) for row in lists
     )
     with connect() as connection:
         for name in ("impressions", "items"):
             view(connection, name, written.parts(name))
+        view(connection, "interactions", done.outputs["split"].parts("interactions"))
         measured = gates.measure(connection, placed.shown_promises({"impressions"}, cuts))
     assert set(measured["impressions"].values()) == {0}
+
+
+def test_a_list_is_as_held_out_as_what_was_clicked_in_it() -> None:
+    """Two lists of one user: a click that is a test event, and none that is an event."""
+    labels = pa.array(["test", "train", "train"])
+    events = {"user_index": [0, 0, 0], "item_index": [1, 2, 1], "ts": [10, 10, 20], "split": labels}
+    lists = {"user_index": [0, 0, 0], "ts": [10, 10, 15], "items": [[1, 2], [2, 1], [1]]}
+    table = pa.table(lists | {"clicked": [[True, True], [True, False], [True]]})
+    labeller = shown.Labeller(None, np.array([False, True, False]), Counter())
+    made = labeller.label(table, Chunk(pa.table(events)))
+    assert made["split"].to_pylist() == ["test", "train", "train"]
+    breach, allowed = labeller.findings(whole_items=True)
+    assert (breach["count"], breach["of"]) == (0, 2)
+    assert (allowed["count"], allowed["of"], allowed["verdict"]) == (2, 3, "allowed")
 
 
 def test_ties_by_source_follow_the_file(tmp_path: Path) -> None:
@@ -696,6 +814,8 @@ def test_leave_one_out_from_the_dump_is_the_slow_one(
 def test_the_same_hash_as_ever() -> None:
     """Tie hashes decide published splits; they are DuckDB's text of the values, joined by chr(31)."""
     row = {"user_index": [0], "item_index": [0], "ts": [1000], "event_type": ["rating"], "value": [7.0]}
+    row |= {"session_id": pa.nulls(1, pa.string()), "query": pa.nulls(1, pa.string())}
+    row |= {"position": pa.nulls(1, pa.int32())}
     with duckdb.connect() as connection:
         events = Events(connection, [], pa.array(["u"]), pa.array(["i"]), "hash", 3)
         high, low = events.hashes(Chunk(pa.table(row)), np.array([0]))

@@ -308,13 +308,43 @@ def test_a_json_file_may_hold_an_array_or_lines(tmp_path: Path) -> None:
 
 def test_a_broken_element_is_one_reject_with_its_text(tmp_path: Path) -> None:
     good = f'{{"u": "a", "i": "x", "t": {NOON}}}'
-    text = f'[{good},\n  {{"u": "a", "i": }} , [1, {{"u": 2}}], {good}, null, {good}'
+    text = f'[{good},\n  {{"u": "a", "i": }} , [1, {{"u": 2}}], {good}, null, {good},]'
     output = ingested(tmp_path, f'path = "e.json"\n{PLAIN}', {"e.json": text})
     assert interactions(output, "source_row") == [(1,), (4,), (6,)]
     rejects = output.read("rejects").to_pylist()
     assert [(row["source_row"], row["raw"]) for row in rejects] == [
         (2, '{"u": "a", "i": }'), (3, '[1, {"u": 2}]'), (5, "null"), (7, ""),
-    ]  # fmt: skip  # the last stands for the bracket that is not there
+    ]  # fmt: skip  # the last follows a comma too many
+
+
+@pytest.mark.parametrize(
+    ("place", "old", "new", "message"),
+    [
+        (199, "}", "", r"element 200: does not end; expected every bracket in it closed"),
+        (199, "}", "]}", r"element 200: closes more brackets than it opens"),
+        (199, '"a"', '"a', r"element 200: does not end; expected every quote in it closed"),
+        (199, '"a"', '"a\\"', r"element 200: does not end; expected every quote in it closed"),
+        (299, "}", "", r"element 300: does not end; expected every bracket in it closed"),
+        (299, "}", "}]]", r"element 300: does not end; expected as many brackets closed as opened"),
+        (299, "}", "}] [", r""),  # two arrays: the first part of the next is in the reject
+        (299, "}", "} ] x", r"element 300: does not end; .* nothing after it"),
+        (299, "}", "},[", r"element 301: does not end; expected .* ',' or '\]' after it"),
+    ],
+)
+@pytest.mark.parametrize("chunk", [100, 1 << 20])
+def test_an_element_that_does_not_end_is_refused_and_swallows_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int, old: str, new: str, message: str, chunk: int
+) -> None:
+    monkeypatch.setattr("sid_pipelines.sources.records.BLOCK", chunk)
+    rows = [f'{{"u": "a", "i": "x", "t": {NOON + n}}}' for n in range(300)]
+    rows[place] = rows[place].replace(old, new)
+    files = {"e.json": f"[{', '.join(rows)}]"}
+    if not message:
+        assert len(interactions(ingested(tmp_path, f'path = "e.json"\n{PLAIN}', files), "ts")) == 299
+        return
+    with pytest.raises(SourceError, match=f"e.json, {message}") as told:
+        ingested(tmp_path, f'path = "e.json"\n{PLAIN}', files)
+    assert "\n" not in str(told.value)
 
 
 def test_a_packed_array_that_is_cut_off_is_an_error_or_kept(tmp_path: Path) -> None:
@@ -345,8 +375,8 @@ def test_a_key_that_no_record_has_is_refused(tmp_path: Path, name: str) -> None:
     assert interactions(output, "item_id", "query") == [("x", None)]
 
 
-def slowly_cut(text: str) -> list[str]:
-    """Cut an array character by character: the twin of Cutter."""
+def slowly_cut(text: str) -> tuple[list[str], bool]:
+    """Cut an array character by character, and say whether it is closed: the twin of Cutter."""
     elements, start, depth, quoted, escaped = [], 0, 1, False, False
     inner = text.lstrip(" \t\r\n")[1:]
     for place, sign in enumerate(inner):
@@ -369,22 +399,24 @@ def slowly_cut(text: str) -> list[str]:
             elements.append(inner[start:place])
             start = place + 1
     rest = inner[start:].strip(" \t\r\n")
-    if depth == 0 and rest.endswith("]"):
-        rest = rest[:-1]
-        if not elements and not rest.strip(" \t\r\n"):
-            return []
-        return [*elements, rest]
-    return [*elements, rest, ""] if rest and not quoted and depth == 1 else [*elements, rest]
+    if depth != 0 or quoted or not rest.endswith("]"):
+        return [*elements, rest], False
+    rest = rest[:-1]
+    if not elements and not rest.strip(" \t\r\n"):
+        return [], True
+    return [*elements, rest], True
 
 
-def cut(text: str, size: int) -> list[str]:
+def cut(text: str, size: int) -> tuple[list[str], bool]:
     cutter, elements = Cutter(), []
     data = text.encode()
     parts = [cutter.cut(data[start : start + size]) for start in range(0, len(data), size)]
-    for part in [*parts, None]:
-        content, offsets = part or cutter.finish(first=not elements)
+    closed = cutter.missing() is None
+    if closed:
+        parts.append(cutter.finish(first=not any(len(offsets) > 1 for _, offsets in parts)))
+    for content, offsets in parts:
         elements += [content[a:b].decode() for a, b in itertools.pairwise(offsets)]
-    return elements
+    return elements if closed else [*elements, cutter.rest().decode()], closed
 
 
 values = st.recursive(
@@ -401,7 +433,9 @@ def test_an_array_is_cut_into_its_elements_wherever_blocks_end(
     array: list[Any], size: int, indent: int | None, ascii_only: bool
 ) -> None:
     text = json.dumps(array, indent=indent, ensure_ascii=ascii_only)
-    assert [json.loads(element) for element in cut(f" {text}\n", size)] == array
+    elements, closed = cut(f" {text}\n", size)
+    assert closed
+    assert [json.loads(element) for element in elements] == array
 
 
 @settings(max_examples=300)
@@ -409,14 +443,12 @@ def test_an_array_is_cut_into_its_elements_wherever_blocks_end(
 def test_whatever_stands_in_an_array_is_cut_as_the_twin_does_and_nothing_is_lost(
     text: str, size: int
 ) -> None:
-    elements = [element.strip(" \t\r\n") for element in cut("[" + text, size)]
-    assert elements == [element.strip(" \t\r\n") for element in slowly_cut("[" + text)]
+    (found, closed), (slowly, closed_slowly) = cut("[" + text, size), slowly_cut("[" + text)
+    elements = [element.strip(" \t\r\n") for element in found]
+    assert elements == [element.strip(" \t\r\n") for element in slowly]
+    assert closed == closed_slowly
     kept, whole = (re.sub(r"[ \n]", "", one) for one in (",".join(elements), text))
-    assert whole in (
-        f"{kept}]",
-        kept,
-        kept.removesuffix(","),
-    )  # closed, or not, and maybe told so by one more
+    assert whole == (f"{kept}]" if closed else kept)
 
 
 def test_an_element_reader_counts_on_over_blocks(tmp_path: Path) -> None:
@@ -532,6 +564,64 @@ def test_parquet_with_every_kind_of_time(tmp_path: Path, kind: str) -> None:
     assert interactions(output, "ts") == [(expected * 1000,)]
 
 
+@pytest.mark.parametrize("name", ["source_row", "SOURCE_ROW", "raw", "problem", "c0", "c2"])
+def test_a_parquet_column_may_have_any_name(tmp_path: Path, name: str) -> None:
+    content = parquet({"i": ["x", "y"], name: ["ann", "bob"], "t": [NOON, NOON]})
+    source = f'path = "e.parquet"\n{PLAIN}'.replace('"u"', f'"{name}"')
+    output = ingested(tmp_path, source, {"e.parquet": content})
+    assert interactions(output, "user_id", "source_row") == [("ann", 1), ("bob", 2)]
+
+
+def test_parquet_columns_may_differ_in_letter_case_alone(tmp_path: Path) -> None:
+    content = parquet({"id": ["x", None], "ID": ["ann", "bob"], "a'b \"c": [NOON, NOON], "Id": ["?", "?"]})
+    columns = """columns = {user_id = "ID", item_id = "id", ts = "a'b \\"c"}"""
+    output = ingested(tmp_path, f'path = "e.parquet"\n{columns}', {"e.parquet": content})
+    assert interactions(output, "user_id", "item_id") == [("ann", "x")]
+    [reject] = output.read("rejects").to_pylist()
+    assert json.loads(reject["raw"]) == {"ID": "bob", "id": None, "a'b \"c": NOON}
+
+
+def test_parquet_fields_that_differ_in_letter_case_alone_are_refused_where_one_is_mapped(
+    tmp_path: Path,
+) -> None:
+    who = pa.StructArray.from_arrays([["low"], ["HIGH"], ["z"]], ["id", "ID", "name"])
+    content = parquet({"u": who, "i": ["x"], "t": [NOON]})
+    source = f'path = "e.parquet"\n{PLAIN}'
+    with pytest.raises(SourceError, match=r"'u.ID' leads to fields .* letter case \('id', 'ID'\)") as told:
+        ingested(tmp_path / "one", source.replace('"u"', '"u.ID"'), {"e.parquet": content})
+    assert "\n" not in str(told.value)
+    output = ingested(tmp_path / "other", source.replace('"u"', '"u.name"'), {"e.parquet": content})
+    assert interactions(output, "user_id") == [("z",)]
+
+
+@pytest.mark.parametrize(("kind", "far"), [(pa.float64(), 2.0**53), (pa.float32(), 2.0**24)])
+def test_parquet_ids_that_are_floats_are_whole_numbers_or_nothing(
+    tmp_path: Path, kind: pa.DataType, far: float
+) -> None:
+    ids = [1.0, float("nan"), None, -0.0, 2.5, float("inf"), far - 1, far]
+    events = parquet(
+        {"u": pa.array(ids, kind), "i": [{"id": 7.0}] * 8, "t": [NOON] * 8, "v": pa.array([1.0] * 8)}
+    )
+    near = pa.array([[7.0, float("nan"), 8.0]], pa.list_(kind))
+    source = """
+        path = "e.parquet"
+        items = "i.parquet"
+        columns = {user_id = "u", item_id = "i.id", ts = "t", session_id = "u", value = "v"}
+        item_columns = {item_id = "id"}
+        item_pairs = {bought = "near"}"""
+    files = {"e.parquet": events, "i.parquet": parquet({"id": [5], "near": near})}
+    output = ingested(tmp_path, source, files)
+    got = interactions(output, "user_id", "session_id", "item_id", "source_row")
+    users = ["1", "0", "2.5", str(int(far) - 1)]
+    assert got[:4] == [(user, user, "7", row) for user, row in zip(users, (1, 4, 5, 7), strict=True)]
+    assert float(got[4][0]) == far  # no integer, as it may be another one, rounded
+    assert not got[4][0].isdigit()
+    assert [(row, "a user id" in reason) for row, reason in reasons(output)] == [
+        (row, True) for row in (2, 3, 6)
+    ]
+    assert [row["other_id"] for row in output.read("raw_item_pairs").to_pylist()] == ["7", "8"]
+
+
 def test_parquet_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     whole = parquet({"u": ["a"] * 100, "i": ["x"] * 100, "t": [NOON] * 100})
     for name, content, message in (
@@ -615,7 +705,16 @@ def test_whatever_bytes_a_parquet_file_has_rows_come_out_or_an_error(
         (f'{PLAIN}\nevents = {{a = "view"}}', r"events: expected columns to say where event_type is"),
         (f'{PLAIN}\noptional = ["title"]', r"optional: 'title' is nothing known there"),
         (f'{PLAIN}\ntime_unit = "hours"', r"time_unit = 'hours'"),
-        (f'{PLAIN}\ndelimiter = "::"', r"delimiter: expected one character, got '::'"),
+        (f'{PLAIN}\ndelimiter = "::"', r"delimiter: expected one printable ASCII character.* got '::'"),
+        *(
+            (f'{PLAIN}\ndelimiter = "{sign}"', r"delimiter: expected one printable ASCII character or a tab")
+            for sign in ("", "\\n", "\\r", "§", "\\u0000", "\\u2028")
+        ),
+        *(
+            (f'{PLAIN}\nquote = "{sign}"', r"quote: expected one printable ASCII character or nothing")
+            for sign in ("''", "\\n", "\\r", "\\t", "«", "\\u0000")
+        ),
+        (f'{PLAIN}\nquote = ","', r"quote: expected another character than the delimiter"),
         (f'{PLAIN}\nquote = ""\nmultiline = true', r"multiline: expected a quote"),
         (
             f'{PLAIN}\nnames = ["u", "t"]',

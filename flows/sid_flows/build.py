@@ -58,6 +58,8 @@ def build(
             "stage": until,
             "key": last.manifest["key"],
             "folder": str(last.folder),
+            "ledger": outputs["clean"].facts["ledger"] if "clean" in outputs else [],
+            "findings": outputs["split"].facts["audit"]["findings"] if "split" in outputs else [],
             "published_statistics": published.compare(outputs),
         }
     release = publish(made, outputs)

@@ -7,27 +7,33 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    FiniteFloat,
     TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
 )
 
-from sid_pipelines.protocols import PROTOCOLS, Protocol, protocol_named
-from sid_pipelines.sources import Source, source_named
+from sid_pipelines.protocols import PROTOCOLS, protocol_named
+from sid_pipelines.sources import source_named
 from sid_pipelines.text import parse as parse_template
 from sid_schemas import DataError, RecipeError
 from sid_schemas.tables import EVENT_TYPES
 from sid_tokenizers import POLICIES, tokenizer_named
 from sid_tokenizers.collisions import misfit, policy_named
 from sid_warehouse.names import check_dataset
+
+if TYPE_CHECKING:
+    # Prefect keeps what the flow's types name at exit; these would keep DuckDB, which prints pages then.
+    from sid_pipelines.protocols import Protocol
+    from sid_pipelines.sources import Source
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -76,8 +82,8 @@ class SourceSection(Section):
     @classmethod
     def _known_encoding(cls, value: str | None) -> str | None:
         try:
-            "".encode(value or "utf-8")  # refuses "hex" and its like too, which are no text encodings
-        except LookupError:
+            "a".encode(value or "utf-8")  # refuses "hex" and its like too, which are no text encodings
+        except (LookupError, UnicodeError):
             raise ValueError(f"no encoding is called {value!r}") from None
         return value
 
@@ -95,7 +101,7 @@ class SourceSection(Section):
         return _parameters("source", source_named(self.kind), self)
 
     @property
-    def made(self) -> Source:
+    def made(self) -> "Source":
         """Give the source with its options."""
         return source_named(self.kind)(**self.parameters)
 
@@ -119,8 +125,8 @@ class CleanSection(Section):
     exact_duplicates: Literal["drop", "keep"] = "drop"
     dedupe: Literal["first", "last", "all"] = "first"
     events: list[str] = []
-    min_value: float | None = None
-    max_value: float | None = None
+    min_value: FiniteFloat | None = None
+    max_value: FiniteFloat | None = None
     since: Moment = None
     until: Moment = None
     max_events_per_user: Annotated[int, Field(ge=1)] | None = None
@@ -179,7 +185,7 @@ class SplitSection(Section):
         return self
 
     @property
-    def made(self) -> Protocol:
+    def made(self) -> "Protocol":
         """Give the protocol with its parameters; the defaults live only there."""
         return protocol_named(self.protocol, _parameters("split", PROTOCOLS[self.protocol], self))
 
@@ -350,10 +356,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def _parameters(section: str, owner: type, given_in: BaseModel) -> dict[str, Any]:
     """Give every parameter of a constructor: those given beside the name, strictly typed, and defaults."""
     given = dict(given_in.__pydantic_extra__ or {})
-    signature = inspect.signature(owner.__init__).parameters  # type: ignore[misc]
-    constructor = {name: one for name, one in signature.items() if name != "self"}
+    constructor = _constructor(owner)
     for name in given:
         if name not in constructor:
+            others = [kind for kind, protocol in PROTOCOLS.items() if name in _constructor(protocol)]
+            if section == "split" and others:
+                raise RecipeError(f"split.{name} is a parameter of {', '.join(others)}, not of this protocol")
             known = [f"{section}.{key}" for key in [*constructor, *type(given_in).model_fields]]
             raise RecipeError(_unknown(f"{section}.{name}", known))
     values = {}
@@ -364,6 +372,11 @@ def _parameters(section: str, owner: type, given_in: BaseModel) -> dict[str, Any
             raise ValueError(f"{name} = {given[name]!r}: {error.errors()[0]['msg']}") from None
         values[name] = list(value) if isinstance(value, tuple) else value
     return values
+
+
+def _constructor(owner: type) -> dict[str, inspect.Parameter]:
+    signature = inspect.signature(owner.__init__).parameters  # type: ignore[misc]
+    return {name: one for name, one in signature.items() if name != "self"}
 
 
 def _override(values: dict[str, Any], override: str) -> None:

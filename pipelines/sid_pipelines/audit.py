@@ -78,9 +78,31 @@ def _own_users(context: Context, chunk: Chunk, labels: Labels) -> Mask:
 
 
 def _divided(context: Context, chunk: Chunk, labels: Labels) -> Mask:
-    starts = chunk.session_starts(context.protocol.params()["gap_minutes"])
-    found: Mask = ~starts & (np.diff(labels, prepend=labels[:1]) != 0)
+    """Find the first event of each (user, session_id) with two labels; without ids, where a run is cut."""
+    codes, gap = chunk.session_codes, _gap(context)
+    none = codes == -1
+    run = none & np.append(False, none[:-1]) & (chunk.place > 0)
+    found: Mask = run & (np.diff(labels, prepend=labels[:1]) != 0)
+    found &= np.diff(chunk.ts, prepend=chunk.ts[:1]) <= gap
+    rows = np.flatnonzero(~none)
+    keys = chunk.users[rows].astype(np.int64) << 32 | codes[rows]
+    _, first, own = np.unique(keys, return_index=True, return_inverse=True)
+    differs = np.zeros(len(first), dtype=bool)
+    differs[own[labels[rows] != labels[rows][first][own]]] = True
+    found[rows[first[differs]]] = True
     return found
+
+
+def _divided_sql(context: Context) -> str:
+    return f"""(user_index, place) in (
+            select (user_index, min(place)) from placed where session_id is not null
+            group by user_index, session_id having count(distinct split) > 1)
+        or (place > 0 and session_id is null and before_session is null
+            and ts - before_ts <= {_gap(context)} and split <> before_split)"""
+
+
+def _gap(context: Context) -> int:
+    return (context.protocol.sessions or (1, 0))[1]
 
 
 RULES: dict[str, Rule] = {
@@ -134,14 +156,16 @@ RULES: dict[str, Rule] = {
     "sessions_divided": Rule(
         "train",
         "sessions have events of two splits",
-        lambda context: "not starts_session and split <> before_split",
+        _divided_sql,
         _divided,
     ),
 }  # fmt: skip
 
 
 class Audit:
-    """Counts while events stream through; memory is 12 bytes per item."""
+    """Counts while events stream through; memory is 12 bytes per item, and 8 per test event that may yet
+    turn out to be earlier than the last train event.
+    """
 
     def __init__(self, protocol: Protocol, facts: Mapping[str, Any], n_items: int) -> None:
         """Start at nothing."""

@@ -102,22 +102,33 @@ class Chunk:
         """Say of each user whether `mask` holds for any event: (users,)."""
         return np.logical_or.reduceat(mask, self.edges[:-1])
 
-    def session_starts(self, gap_minutes: float) -> Mask:
+    @cached_property
+    def session_codes(self) -> Rows:
+        """Give a number of each event's session_id, -1 where it has none; other users may share it."""
+        ids = pa.chunked_array(self.table["session_id"]).combine_chunks()
+        codes = pc.fill_null(ids.dictionary_encode().indices, -1)
+        return codes.to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]
+
+    def session_starts(self, gap_ms: int) -> Mask:
         """Say of each event whether a session begins with it.
 
         A session is a run of events with one session_id, or of events without any, none of which is
-        more than `gap_minutes` after the one before.
+        more than `gap_ms` after the one before. No session_id is ever divided: sessions that stand
+        between each other's events, as those of two tabs do, are one session.
         """
-        begins = self.place == 0
-        ids = self.table["session_id"]
-        later = np.diff(self.ts, prepend=self.ts[:1]) > gap_minutes * MINUTE
-        if ids.null_count == len(self):
+        begins, codes = self.place == 0, self.session_codes
+        later = np.diff(self.ts, prepend=self.ts[:1]) > gap_ms
+        if (codes == -1).all():
             return begins | later  # type: ignore[no-any-return]
-        codes = pc.fill_null(
-            pa.chunked_array(ids).combine_chunks().dictionary_encode().indices, -1
-        ).to_numpy()
         other = np.diff(codes, prepend=codes[:1]) != 0
-        return begins | other | ((codes == -1) & later)  # type: ignore[no-any-return]
+        begins |= other | ((codes == -1) & later)
+        last = np.arange(len(self))
+        with_id = np.flatnonzero(codes != -1)
+        keys = self.users[with_id].astype(np.int64) << 32 | codes[with_id]
+        _, back, own = np.unique(keys[::-1], return_index=True, return_inverse=True)
+        last[with_id] = with_id[len(with_id) - 1 - back[own[::-1]]]
+        reached = np.concatenate([[-1], np.maximum.accumulate(last)[:-1]])  # by the sessions before
+        return begins & (reached < np.arange(len(self)))  # type: ignore[no-any-return]
 
 
 def chunks(parts: Sequence[Path], columns: list[str] | None = None, rows: int = ROWS) -> Iterator[Chunk]:

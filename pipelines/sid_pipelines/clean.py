@@ -2,9 +2,9 @@
 
     raw_interactions, raw_items -> events, users, items_clean
 
-Rows are judged by number: one byte per row says whether it is still there, two integers which user and
-item it is of, and those arrays are mapped from disk. So memory grows with users and items, not with
-rows, and the raw table is read again only for what a step needs.
+Rows are judged by number: one byte per row says whether it is still there, and two integers, mapped from
+disk, which user and item it is of. So memory grows with users and items, and by that byte with rows; the
+raw table is read again only for what a step needs.
 """
 
 from collections.abc import Iterator

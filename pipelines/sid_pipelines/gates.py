@@ -36,7 +36,6 @@ PUBLISHED: Mapping[str, tuple[str, ...]] = {  # in the order of checks; those th
     "sequences": ("items", "sequences", "train", "valid", "test", "impressions", "item_pairs"),
     "collisions": ("sids", "sid_to_items"),
 }
-EXAMPLES = 3  # offending rows a message shows
 LEAK = "leak_"  # how names of checks begin that [gates] leakage is about
 
 
@@ -167,10 +166,11 @@ def measure(connection: duckdb.DuckDBPyConnection, checks: list[Check]) -> dict[
     for table in dict.fromkeys(check.table for check in checks):
         own = [check for check in checks if check.table == table]
         columns = ", ".join(f"({check.sql})::double as {quote(check.name)}" for check in own)
-        [row] = connection.sql(f"select {columns} from {quote(table)}").fetchall()
+        # count(*) makes one row of it, even where all checks are scalar subqueries
+        [row] = connection.sql(f"select {columns}, count(*) from {quote(table)}").fetchall()
         measured[table] = {
             check.name: None if number is None or math.isnan(number) else number
-            for check, number in zip(own, row, strict=True)
+            for check, number in zip(own, row[:-1], strict=True)
         }
     return measured
 
@@ -204,13 +204,19 @@ def _refusal(
         found = "nothing" if verdict.measured is None else f"{verdict.measured:g}"
         part = f"{check.table}.{check.name} ({check.why}): expected {check.bounds()}, got {found}"
         if check.failing:
-            rows = connection.sql(
-                f"select * from {quote(check.table)} where {check.failing} limit {EXAMPLES}"
-            ).fetchall()
-            part += f", as in {rows[0]!r:.120}"
+            part += f", as in {_example(connection, check)}"
         parts.append(part)
     parts += [f"audit.{one['rule']} ({one['says']}): expected 0, got {one['count']}" for one in leaks]
     return f"{len(parts)} of the release's promises do not hold; nothing was published: " + "; ".join(parts)
+
+
+def _example(connection: duckdb.DuckDBPyConnection, check: Check) -> str:
+    """Give an offending row as column=value pairs."""
+    found = connection.execute(f"select * from {quote(check.table)} where {check.failing} limit 1")
+    columns = [column[0] for column in found.description or ()]
+    values = zip(columns, found.fetchone() or (), strict=False)
+    shown = [(name, repr(value)) for name, value in values if name not in ("filename", "file_row_number")]
+    return ", ".join(f"{name}={value if len(value) < 60 else value[:57] + '...'}" for name, value in shown)
 
 
 def summary_of(gates: StageOutput) -> list[dict[str, Any]]:
@@ -221,7 +227,7 @@ def summary_of(gates: StageOutput) -> list[dict[str, Any]]:
 
 STAGE = Stage(
     "gates",
-    revision=3,
+    revision=4,
     parents=("ingest", "clean", "split", "sequences", "embed", "tokenize", "collisions"),
     run=run,
     needs=("great_expectations", "quality"),

@@ -78,7 +78,8 @@ class FileTally:
     def add_rejects(self, rejects: pa.Table) -> None:
         """Count rejected rows and remember the first few."""
         self.rejects += len(rejects)
-        self.reasons.update(rejects["reason"].to_pylist())
+        # Without what was got, which differs from row to row.
+        self.reasons.update(reason.split(", got ")[0] for reason in rejects["reason"].to_pylist())
         columns = ["source_row", "reason", "raw"]
         self.examples += rejects.select(columns).slice(0, EXAMPLES - len(self.examples)).to_pylist()
         other = rejects.filter(pc.match_substring(rejects["reason"], OTHER_UNIT))
@@ -247,7 +248,8 @@ def _write_items(
 ) -> dict[str, int]:
     """Write one row per item, what is said of pairs, and as rejects the rows that say something else.
 
-    The row first in text order stays; row order has no say. A row that repeats it is no reject.
+    The row first in text order stays; row order has no say. A row that repeats it is no reject. Pairs are
+    taken from all rows.
     """
     source = described.close()
     order = ", ".join([*DESCRIBED, "source_file", "source_row"])
@@ -256,22 +258,24 @@ def _write_items(
         create temp table repeated as select item_id from {source} group by item_id having count(*) > 1;
         create temp table kept as from (from {source} semi join repeated using (item_id))
             qualify row_number() over (partition by item_id order by {order}) = 1""")
-    conflicts = connection.sql(f"""
-        select other.source_file, other.source_row,
-            format('item {{}} is described in another way too, which was kept: {{}}', item_id, kept.raw)
-                as reason, other.raw
-        from {source} as other join kept using (item_id) where {differs}""").to_arrow_table()
-    if len(conflicts):
-        reading.rejects.add(conflicts)
+    conflicts = 0
+    conflicting = connection.sql(f"""
+        select other.source_file, other.source_row, other.raw,
+            'item ' || item_id || ' is described in another way too, which was kept: ' || left(kept.raw, 500)
+                as reason
+        from {source} as other join kept using (item_id) where {differs}""")
+    for batch in conflicting.to_arrow_reader():
+        conflicts += batch.num_rows
+        reading.rejects.add(pa.Table.from_batches([batch]).select(REJECTS.names))
     connection.execute(f"""
         create temp view one_each as
         from {source} anti join repeated using (item_id) union all by name from kept""")
     columns = ", ".join(RAW_ITEMS.names)
     items = connection.sql(f"select {columns} from one_each order by item_id")
-    counts = {"items": work.out.write(RAW_ITEMS, items.to_arrow_reader()), "conflicts": len(conflicts)}
-    pairs = connection.sql("""
+    counts = {"items": work.out.write(RAW_ITEMS, items.to_arrow_reader()), "conflicts": conflicts}
+    pairs = connection.sql(f"""
         select distinct item_id, pair.other as other_id, pair.kind as kind
-        from (select item_id, unnest(pairs) as pair from one_each)
+        from (select item_id, unnest(pairs) as pair from {source})
         where pair.other is not null and trim(pair.other) <> '' and pair.other <> item_id
         order by item_id, kind, other_id""")
     if any("pairs" in layout.columns for layout in reading.source.layouts):

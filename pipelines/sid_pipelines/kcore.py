@@ -1,7 +1,8 @@
 """The k-core of a bipartite graph: the largest set of events in which all users and items have enough.
 
 Semi-external: only the degrees of users and items are held in memory; the events stream by in chunks,
-so the arrays may be mapped from disk. The fixed point is the same in whatever order events come.
+so the arrays may be mapped from disk. The fixed point is the same in whatever order events come. A pass
+looks at all events; real data takes a dozen passes, a chain made to be bad takes as many as it is long.
 """
 
 import numpy as np
@@ -66,9 +67,15 @@ def degrees(indexes: Indexes, alive: Mask) -> npt.NDArray[np.int32]:
 
 
 def largest_k(users: Indexes, items: Indexes, alive: Mask | None = None) -> int:
-    """Give the largest k whose k/k-core is not empty."""
-    alive = np.ones(len(users), dtype=bool) if alive is None else alive.copy()
-    k = 1
-    while k_core(users, items, k + 1, k + 1, alive).any():  # the (k+1)-core lies within the k-core
-        k += 1
-    return k
+    """Give the largest k whose k/k-core is not empty: doubled until it is, then halved."""
+    alive = np.ones(len(users), dtype=bool) if alive is None else alive
+    low, high = 1, 2
+    while k_core(users, items, high, high, alive.copy()).any():
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if k_core(users, items, middle, middle, alive.copy()).any():
+            low = middle
+        else:
+            high = middle
+    return low

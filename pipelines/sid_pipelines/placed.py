@@ -8,7 +8,6 @@ from typing import Any
 
 import duckdb
 
-from sid_pipelines.chunks import MINUTE
 from sid_schemas import Check
 from sid_schemas.checks import none_of
 from sid_warehouse.db import quote
@@ -22,13 +21,16 @@ def place(connection: duckdb.DuckDBPyConnection, params: Mapping[str, Any]) -> N
     place: from 0 in the declared order. before_*: of the user's event before. latest, last_held,
     last_test: the latest time, the last valid or test place, the last test place among the user's
     earlier events. least_start, n_targets: where a history may begin and how many targets there are,
-    were the event a target.
+    were the event a target. Where sessions are samples, session_id and before_session are kept too.
     """
     next_, gap = params["sessions"] or (1, 0)
-    starts, left = "true", "1"
+    starts, left, reach, dropped = "true", "1", "place", "exclude (session_id, before_session, reach)"
     if params["sessions"]:
-        starts = f"""place = 0 or session_id is distinct from before_session
-            or (session_id is null and ts - before_ts > {round(gap * MINUTE)})"""
+        starts = f"""place = 0 or ((session_id is distinct from before_session
+            or (session_id is null and ts - before_ts > {gap})) and max(reach) over earlier < place)"""
+        reach = """case when session_id is null then place
+            else max(place) over (partition by user_index, session_id) end"""
+        dropped = "exclude (reach)"
         left = """coalesce(min(case when starts_session then place end) over (
             partition by user_index order by place rows between 1 following and unbounded following),
             count(*) over (partition by user_index)) - place"""
@@ -41,12 +43,13 @@ def place(connection: duckdb.DuckDBPyConnection, params: Mapping[str, Any]) -> N
                 lag(session_id) over mine as before_session
             from interactions
             window mine as (partition by user_index order by filename, file_row_number)),
+        reached as (select *, {reach} as reach from ordered),
         told as (
-            select * exclude (session_id, before_session), {starts} as starts_session,
+            select * {dropped}, {starts} as starts_session,
                 max(ts) over earlier as latest,
                 max(case when split in ('valid', 'test') then place end) over earlier as last_held,
                 max(case when split = 'test' then place end) over earlier as last_test
-            from ordered
+            from reached
             window earlier as (
                 partition by user_index order by place rows between unbounded preceding and 1 preceding))
         select *, least({next_}, {left}) as n_targets,
@@ -182,6 +185,18 @@ def shown_promises(tables: Collection[str], cuts: Sequence[int] | None) -> list[
             "unknown_items",
             "list_max(items) >= (select count(*) from items)",
             "every item shown stands in items",
+        ),
+        Check(
+            "impressions",
+            "leak_clicked_held_out",
+            """(select count(*) from (
+                select user_index, ts, unnest(items) as item_index, unnest(clicked) as clicked
+                from impressions where split = 'train') as shown
+                semi join (from interactions where split in ('valid', 'test')) as held
+                using (user_index, ts, item_index) where clicked)""",
+            "no clicked item of a train list is a valid or test event",
+            minimum=0,
+            maximum=0,
         ),
     ]
     if cuts:

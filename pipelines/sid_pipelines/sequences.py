@@ -1,13 +1,15 @@
 """Sequences: the tables a trainer reads. Items with text and train popularity, sequences, samples.
 
 A sample is two positions in its user's sequence; prefixes are never expanded on disk. A train sample's
-history has train and context events only: it starts after the last valid or test event before the target.
+history has train and context events only: it starts after the last valid or test event before the target,
+so where held-out events stand among a user's train events (cold-items, a random draw) train histories are
+far shorter than test histories; the audit counts that.
 The history of a valid or test sample may hold all earlier events, held-out ones too. Parquet is the
 published truth; the `.arrow` twins are uncompressed, so that a DataLoader maps them into memory.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,13 +40,13 @@ class SequencesParams:
 
     expansion: "prefix", every train event with a history is a target; "window", the same with a bounded
     history; "last", each user's last train event with a history. window: items of history that a sample
-    may have, in every split; 0 for no bound. sessions: (targets per sample, gap in minutes) where a
+    may have, in every split; 0 for no bound. sessions: (targets per sample, gap in ms) where a
     session is one sample, with its first item as the target.
     """
 
     expansion: str = "prefix"
     window: int = 0
-    sessions: tuple[int, float] | None = None
+    sessions: tuple[int, int] | None = None
 
 
 def run(work: Work) -> Outcome:
@@ -58,7 +60,7 @@ def run(work: Work) -> Outcome:
         view(connection, "items_clean", clean.parts("items_clean"))
         view(connection, "texts", text.parts("texts"))
         work.out.write(ITEMS, _items(connection).to_arrow_reader())
-        left_out = shown.write(work, connection, split.facts.get("cuts"))
+        lists = shown.write(work, connection)
     tally = Tally(params)
     work.out.write(SEQUENCES, _sequences(parts, tally))
     for label, table in SPLITS.items():
@@ -74,7 +76,7 @@ def run(work: Work) -> Outcome:
     said = [count(rows["sequences"], "user sequence")]
     said += [count(rows[table.name], f"{table.name} sample") for table in SPLITS.values()]
     samples = {table.name: rows[table.name] for table in SPLITS.values()}
-    facts = {"samples": samples, "left_out": left_out, "findings": tally.findings()}
+    facts = {"samples": samples, "left_out": lists.left_out, "findings": [*tally.findings(), *lists.findings]}
     return Outcome(facts, ", ".join(said))
 
 
@@ -157,6 +159,7 @@ class Tally:
         """Start at nothing."""
         self.params = params
         self.counts: Counter[tuple[str, str]] = Counter()
+        self.lengths: dict[str, Counter[int]] = {table.name: Counter() for table in SPLITS.values()}
 
     def add(self, chunk: Chunk) -> None:
         """Count the samples of all splits in a chunk."""
@@ -173,13 +176,26 @@ class Tally:
                 "tied_with_history": (chunk.ts[rows] == chunk.ts[rows - 1]).sum(),
                 "history_later_than_target": (chunk.ts[rows] < chunk.ts[rows - 1]).sum(),
                 "held_out_in_history": (held[rows] > held[first]).sum(),
+                "held_out_before_target": (held[rows] > held[chunk.first[rows]]).sum(),
             }
+            lengths, times = np.unique(rows - first, return_counts=True)
+            self.lengths[SPLIT_NAMES[label]].update(dict(zip(lengths.tolist(), times.tolist(), strict=True)))
             for name, number in numbers.items():
                 self.counts[SPLIT_NAMES[label], name] += int(number)
 
     def findings(self) -> list[Finding]:
         """Give what was counted as findings of the audit."""
-        return [one for table in SPLITS.values() for one in self._of(table.name)]
+        return [one for table in SPLITS.values() for one in self._of(table.name)] + [self._restarts()]
+
+    def _restarts(self) -> Finding:
+        train, test = (median(self.lengths[split]) for split in ("train", "test"))
+        return finding(
+            "history_restarts",
+            f"train histories begin after a valid or test event (median length {train}, of test {test})",
+            count=self.counts["train", "held_out_before_target"],
+            of=self.counts["train", "samples"],
+            split="train",
+        )
 
     def _of(self, split: str) -> list[Finding]:
         seen = {name: number for (of, name), number in self.counts.items() if of == split}
@@ -204,6 +220,20 @@ class Tally:
         ]
 
 
+def median(counts: Mapping[int, int]) -> int:
+    """Give the lower median of numbers that occur so often; 0 of none.
+
+    >>> median({4: 2, 77: 1, 80: 1})
+    4
+    """
+    left = (sum(counts.values()) + 1) // 2
+    for number in sorted(counts):
+        left -= counts[number]
+        if left <= 0:
+            return number
+    return 0
+
+
 def _last_on_same_item(chunk: Chunk) -> Rows:
     """Give the place of the user's last event before each one on the same item, or -1."""
     keys = chunk.users.astype(np.int64) << 32 | chunk.items
@@ -214,4 +244,4 @@ def _last_on_same_item(chunk: Chunk) -> Rows:
     return last
 
 
-STAGE = Stage("sequences", revision=3, parents=("ingest", "clean", "split", "text"), run=run)
+STAGE = Stage("sequences", revision=4, parents=("ingest", "clean", "split", "text"), run=run)

@@ -1,87 +1,216 @@
-"""Impressions and item pairs, where the source has them, under our own numbers and with their split."""
+"""Impressions and item pairs, where the source has them, under our own numbers and with their split.
 
-from collections.abc import Sequence
+Lists stream through in batches and are sorted by user bucket by bucket, then walked along with the
+interactions, so memory grows with users and items, not with lists.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from sid_pipelines.audit import Finding, finding
+from sid_pipelines.buckets import bounds, divided
+from sid_pipelines.chunks import CONTEXT, TEST, TRAIN, VALID, Chunk, Labels, Mask, Rows, chunks
 from sid_pipelines.stage import Work
-from sid_schemas.tables import IMPRESSIONS, ITEM_PAIRS
+from sid_schemas.tables import IMPRESSIONS, ITEM_PAIRS, SPLIT_NAMES
 from sid_warehouse.db import view
 
+LISTED = ("items", "clicked", "positions", "propensities")
+BATCH = 1 << 13  # lists read at a time
+SHOWN = 2 << 20  # items shown that are sorted in memory at a time
+HELD_BACK = np.array([TRAIN, CONTEXT, VALID, TEST])  # labels, the most held-out last
+STRICTNESS = np.argsort(HELD_BACK)
+EVENTS = ["user_index", "item_index", "ts", "split"]
 
-def write(work: Work, connection: duckdb.DuckDBPyConnection, cuts: Sequence[int] | None) -> dict[str, int]:
-    """Write `impressions` and `item_pairs`; give how many lists, shown items and pairs were left out.
 
-    connection: with views `events` (interactions with their split), `users`, `items_clean`. cuts: the
-    two moments of a split by global time, where it is one.
+@dataclass(frozen=True)
+class Shown:
+    """What was written: how many lists, shown items and pairs were left out, and what the audit found."""
+
+    left_out: dict[str, int] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def write(work: Work, connection: duckdb.DuckDBPyConnection) -> Shown:
+    """Write `impressions` and `item_pairs`.
+
+    connection: with views `events` (interactions with their split), `users`, `items_clean`.
     """
     ingest = work.inputs["ingest"]
-    left_out: dict[str, int] = {}
+    shown = Shown()
     if "raw_impressions" in ingest.manifest["rows"]:
-        view(connection, "raw_impressions", ingest.parts("raw_impressions"))
-        lists, items = _impressions(work, connection, cuts)
-        left_out |= {"impressions": lists, "shown_items": items}
+        _write_impressions(work, connection, shown)
     if "raw_item_pairs" in ingest.manifest["rows"]:
         view(connection, "raw_item_pairs", ingest.parts("raw_item_pairs"))
         written = work.out.write(ITEM_PAIRS, _pairs(connection).to_arrow_reader())
-        left_out["item_pairs"] = ingest.manifest["rows"]["raw_item_pairs"] - written
-    return left_out
+        shown.left_out["item_pairs"] = ingest.manifest["rows"]["raw_item_pairs"] - written
+    return shown
 
 
-def _impressions(
-    work: Work, connection: duckdb.DuckDBPyConnection, cuts: Sequence[int] | None
-) -> tuple[int, int]:
-    connection.execute("""
-        create temp table lists as
-        select row_number() over (order by source_file, source_row) as list, users.user_index,
-            raw_impressions.* exclude (filename, file_row_number)
-        from raw_impressions join users using (user_id)""")
-    connection.execute("""
-        create temp table kept as
-        with shown as (
-            select list, propensities is not null as weighted, generate_subscripts(items, 1) as place,
-                unnest(items) as item_id, unnest(clicked) as clicked, unnest(positions) as position,
-                unnest(propensities) as propensity
-            from lists)
-        select list, list(item_index order by place) as items, list(clicked order by place) as clicked,
-            list(position order by place) as positions,
-            case when any_value(weighted) then list(propensity order by place) end as propensities
-        from shown join items_clean using (item_id) group by list""")
-    written = connection.sql(f"""
-        select lists.* exclude (items, clicked, positions, propensities), len(lists.items) as n_shown,
-            kept.items, kept.clicked, kept.positions, kept.propensities, {_split(cuts)} as split
-        from lists join kept using (list)
-        asof left join ({_times()}) as event
-            on lists.user_index = event.user_index and lists.ts >= event.ts
-        join ({_firsts()}) as first on first.user_index = lists.user_index
-        order by lists.user_index, lists.ts, source_file, source_row""")
-    rows = work.out.write(IMPRESSIONS, written.to_arrow_reader())
-    [(lists, items)] = connection.sql(
+def _write_impressions(work: Work, connection: duckdb.DuckDBPyConnection, shown: Shown) -> None:
+    split = work.inputs["split"]
+    parts = split.parts("interactions")
+    view(connection, "raw_impressions", work.inputs["ingest"].parts("raw_impressions"))
+    of_known = "from raw_impressions join users using (user_id)"
+    [(lists, shown_items)] = connection.sql(
         "select count(*), coalesce(sum(len(items)), 0) from raw_impressions"
     ).fetchall()
-    [(kept,)] = connection.sql("select coalesce(sum(len(items)), 0) from kept").fetchall()
-    return lists - rows, items - kept
+    weights = connection.sql(
+        f"select user_index, count(*) + sum(len(items)) as n {of_known} group by user_index"
+    ).fetchnumpy()
+    per_user = np.zeros(connection.sql("from users").shape[0], dtype=np.int64)
+    per_user[weights["user_index"]] = weights["n"]
+    listed = connection.sql(f"select user_index, raw_impressions.* exclude (user_id) {of_known}")
+    items = connection.sql("select item_id from items_clean order by item_index").to_arrow_table().column(0)
+    counts: Counter[str] = Counter()
+    numbered = (_known_items(batch, items, counts) for batch in listed.to_arrow_reader(BATCH))
+    tables = divided(numbered, bounds(per_user.astype(np.int32), SHOWN), work.out.spill / "lists")
+    labeller = Labeller(split.facts.get("cuts"), _held_out_items(parts, len(items)), counts)
+    rows = work.out.write(IMPRESSIONS, _labelled(tables, parts, labeller))
+    shown.left_out["impressions"] = lists - rows
+    shown.left_out["shown_items"] = int(shown_items) - counts["kept"]
+    shown.findings.extend(labeller.findings(split.manifest["params"]["protocol"] == "cold-items"))
 
 
-def _split(cuts: Sequence[int] | None) -> str:
-    """Give a list's split: by its own time under global time, else by the user's event before it."""
-    if cuts:
-        valid, test = cuts
-        return (
-            f"case when lists.ts >= {test} then 'test' when lists.ts >= {valid} then 'valid' else 'train' end"
-        )
-    return "coalesce(event.split, first.split)"  # before the first event: as the first event
+def _known_items(batch: pa.RecordBatch, items: pa.ChunkedArray, counts: Counter[str]) -> pa.RecordBatch:
+    """Put numbers for items and leave unknown ones out, and lists that are then empty; count the kept."""
+    numbers = pc.index_in(batch.column("items").flatten(), items)
+    known = numbers.is_valid().to_numpy(zero_copy_only=False)
+    lengths = pc.list_value_length(batch.column("items")).to_numpy()
+    n_kept = np.bincount(np.repeat(np.arange(len(batch)), lengths)[known], minlength=len(batch))
+    counts["kept"] += int(n_kept.sum())
+    columns = {"user_index": batch.column("user_index")}
+    for name in IMPRESSIONS.names:
+        if name in LISTED:
+            lists = batch.column(name)
+            there = lists.is_valid().to_numpy(zero_copy_only=False)
+            kept = pa.array(known[np.repeat(there, lengths)])
+            values = (numbers if name == "items" else lists.flatten()).filter(kept)
+            edges = pa.array(np.concatenate([[0], np.cumsum(n_kept * there)]), pa.int32())
+            columns[name] = pa.ListArray.from_arrays(edges, values, mask=pa.array(~there))
+        elif name == "n_shown":
+            columns[name] = pa.array(lengths, pa.int32())
+        elif name not in ("user_index", "split"):
+            columns[name] = batch.column(name)
+    return pa.RecordBatch.from_pydict(columns).filter(pa.array(n_kept > 0))
 
 
-def _times() -> str:
-    """Give the split of each user's last event at each time, in the declared order."""
-    return """select user_index, ts, last(split order by filename, file_row_number) as split
-        from events semi join lists using (user_index) group by user_index, ts"""
+def _held_out_items(parts: Sequence[Path], n_items: int) -> Mask:
+    """Say of each item whether it has a valid or test event."""
+    held = np.zeros(n_items, dtype=bool)
+    for chunk in chunks(parts, EVENTS):
+        held[chunk.items[(chunk.labels == VALID) | (chunk.labels == TEST)]] = True
+    return held
 
 
-def _firsts() -> str:
-    return """select user_index, first(split order by filename, file_row_number) as split
-        from events semi join lists using (user_index) group by user_index"""
+def _labelled(
+    tables: Iterator[pa.Table], parts: Sequence[Path], labeller: "Labeller"
+) -> Iterator[pa.RecordBatch]:
+    """Yield the lists by user and time with column `split`, walking along with the users' events."""
+    events = chunks(parts, EVENTS)
+    chunk = next(events)
+    for table in tables:
+        keys = ("user_index", "ts", "source_file", "source_row")
+        table = table.take(pc.sort_indices(table, [(key, "ascending") for key in keys])).combine_chunks()
+        users, start = table["user_index"].to_numpy(), 0
+        while start < len(table):
+            while chunk.users[-1] < users[start]:
+                chunk = next(events)
+            stop = int(np.searchsorted(users, chunk.users[-1], side="right"))
+            yield from labeller.label(table.slice(start, stop - start), chunk).to_batches()
+            start = stop
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """Gives lists their split. cuts: the two moments of a split by global time, where it is one.
+
+    Under global time a list's own time decides. Else a list has the most held-out split of the events
+    clicked in it (same user, item and time), or where there is none that of the user's last event not
+    later than the list; before all events, of the first.
+    """
+
+    cuts: Sequence[int] | None
+    held_out_items: Mask
+    counts: Counter[str]
+
+    def label(self, table: pa.Table, chunk: Chunk) -> pa.Table:
+        """Add column `split`. table: lists by user and time; chunk: all events of their users."""
+        users, ts = table["user_index"].to_numpy(), table["ts"].to_numpy()
+        lengths = pc.list_value_length(table["items"]).to_numpy()
+        items = table["items"].combine_chunks().flatten().to_numpy()
+        clicked = table["clicked"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        lists = np.repeat(np.arange(len(table)), lengths)
+        before, moments, own = _joined(users, ts, chunk)
+        most = _most_held_out(moments, chunk, lists[clicked], own, items[clicked])
+        strictest = np.full(len(table), -1)
+        np.maximum.at(strictest, lists[clicked], most)
+        labels: Labels = np.where(strictest >= 0, HELD_BACK[strictest], chunk.labels[before]).astype(np.int8)
+        if self.cuts:
+            labels = ((ts >= self.cuts[0]).astype(np.int8) + (ts >= self.cuts[1])).astype(np.int8)
+        train = labels[lists] == TRAIN
+        self.counts["clicked_in_train"] += int((train & clicked).sum())
+        held = most >= STRICTNESS[VALID]
+        self.counts["clicked_held_out"] += int((train[clicked] & held).sum())
+        self.counts["shown_in_train"] += int(train.sum())
+        self.counts["held_out_shown"] += int((train & self.held_out_items[items]).sum())
+        split = pa.DictionaryArray.from_arrays(pa.array(labels, pa.int8()), pa.array(SPLIT_NAMES))
+        return table.append_column("split", split)
+
+    def findings(self, whole_items: bool) -> list[Finding]:
+        """Give what the audit says of lists. whole_items: whether items are held out whole."""
+        found = [
+            finding(
+                "clicked_held_out",
+                "clicked items of train lists are valid or test events",
+                count=self.counts["clicked_held_out"],
+                of=self.counts["clicked_in_train"],
+                split="train",
+                strict=True,
+            )
+        ]
+        if whole_items:
+            says = "items shown in train lists are held out"
+            count, of = self.counts["held_out_shown"], self.counts["shown_in_train"]
+            found.append(finding("held_out_items_shown", says, count=count, of=of, split="train"))
+        return found
+
+
+def _joined(users: npt.NDArray[np.int32], ts: Rows, chunk: Chunk) -> tuple[Rows, Rows, Rows]:
+    """Join lists with events by user and time.
+
+    Gives the event before each list, or the user's first: (lists,); a number of each event's user and
+    time: (events,); and of each list's, -1 where no event has them: (lists,).
+    """
+    times = np.unique(np.concatenate([chunk.ts, ts]))
+    keys = chunk.users.astype(np.int64) * len(times) + np.searchsorted(times, chunk.ts)
+    wanted = users.astype(np.int64) * len(times) + np.searchsorted(times, ts)
+    moments = np.cumsum(np.diff(keys, prepend=keys[:1]) != 0)
+    last = np.searchsorted(keys, wanted, side="right") - 1
+    own = np.where((last >= 0) & (keys[last] == wanted), moments[last], -1)
+    first = np.searchsorted(chunk.users, users)
+    return np.maximum(last, first), moments, own
+
+
+def _most_held_out(
+    moments: Rows, chunk: Chunk, lists: Rows, own: Rows, items: npt.NDArray[np.int32]
+) -> npt.NDArray[np.int64]:
+    """Give the strictness of the event that each click is, or -1. lists, items: (clicks,)."""
+    keys = moments << 32 | chunk.items
+    strictness = STRICTNESS[chunk.labels]
+    order = np.lexsort((strictness, keys))
+    keys, strictness = keys[order], strictness[order]
+    wanted = own[lists] << 32 | items
+    last = np.searchsorted(keys, wanted, side="right") - 1
+    found = (own[lists] >= 0) & (last >= 0) & (keys[last] == wanted)
+    return np.where(found, strictness[last], -1)
 
 
 def _pairs(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:

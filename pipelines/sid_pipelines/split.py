@@ -6,10 +6,11 @@ protocols/ has the protocols and what each leaks, order.py the order, audit.py w
 stream through in chunks of whole users, so memory grows with users and items, not with events.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from sid_pipelines.audit import Audit
@@ -50,8 +51,9 @@ def run(work: Work) -> Outcome:
         labelling = protocol.prepare(events)
         audit = Audit(protocol, labelling.facts, len(events.item_ids))
         work.out.write(INTERACTIONS, _labelled(events, labelling, audit))
+        [times] = connection.sql("select min(ts), max(ts) from events").fetchall()
     audited = audit.result()
-    _check_divided(protocol, audited["events"])
+    _check_divided(protocol, audited["events"], labelling.facts.get("cuts"), times)
     facts = {"protocol": params.protocol, "ties": params.ties, **labelling.facts, "audit": audited}
     parts = [count(number, f"{name} event") for name, number in audited["events"].items()]
     return Outcome(facts, f"{', '.join(parts)}; {audited['test_tie_rate']:.1%} of test targets tie")
@@ -67,11 +69,25 @@ def _labelled(events: Events, labelling: Labelling, audit: Audit) -> Iterator[pa
         yield from chunk.table.append_column("split", split).to_batches()
 
 
-def _check_divided(protocol: Protocol, events: Mapping[str, int]) -> None:
+def _check_divided(
+    protocol: Protocol, events: Mapping[str, int], cuts: Sequence[int] | None, times: Sequence[int]
+) -> None:
     for name in ("train", "test"):
         if not events[name]:
             of = f"{name} event of {sum(events.values()):,}"
-            raise DataError(f"split: {protocol.name} leaves no {of}; {protocol.advice}")
+            said = f"split: {protocol.name} leaves no {of}; {protocol.advice}"
+            if cuts:
+                said += f" (cuts: {_dates(cuts)}; first and last event: {_dates(times)})"
+            raise DataError(said)
 
 
-STAGE = Stage("split", revision=3, parents=("clean",), run=run)
+def _dates(times: Sequence[int]) -> str:
+    """Give milliseconds as dates.
+
+    >>> _dates([1420070400, 1420070400000])
+    '1970-01-17T10:27:50, 2015-01-01T00:00:00'
+    """
+    return ", ".join(str(np.datetime64(time, "ms").astype("datetime64[s]")) for time in times)
+
+
+STAGE = Stage("split", revision=4, parents=("clean",), run=run)

@@ -50,8 +50,8 @@ class Protocol(ABC):
             check_ratios(self.ratios)
 
     @property
-    def sessions(self) -> tuple[int, float] | None:
-        """Give (targets per sample, gap in minutes) where a session is one sample, else None."""
+    def sessions(self) -> tuple[int, int] | None:
+        """Give (targets per sample, gap in milliseconds) where a session is one sample, else None."""
         return None
 
     def params(self) -> dict[str, Any]:

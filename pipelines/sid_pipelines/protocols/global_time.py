@@ -1,4 +1,4 @@
-"""The protocol that leaks nothing of the future: two moments divide the events of all users."""
+"""The protocol that leaks no event of the future: two moments divide the events of all users."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,11 +22,15 @@ class GlobalTime(Protocol):
     later side. "samples": every event with a history is a sample, all are sorted by time, then tie rule,
     then user, and cut by count, as MiniOneRec does. A user's first event is no sample: it trains if it is
     before the first cut, else it is context. Then equal times may stand on both sides of a cut.
-    Leaks nothing of the future; the only protocol here of which that is true.
+    Leaks no event of the future; the only protocol here of which that is true. But cleaning came before:
+    which users and items survive the k-core and the bot filter was decided on all events.
     """
 
     name = "global-time"
-    leaks = "nothing later than a cut is seen before it; many test users and items are new"
+    leaks = (
+        "nothing later than a cut is seen before it, but which users and items survive the k-core was "
+        "decided on all events; many test users and items are new"
+    )
     advice = "move [split] ratios or cuts: all events are on one side of a cut"
 
     ratios: Sequence[float] = (0.8, 0.1, 0.1)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from sid_pipelines.chunks import TEST, TRAIN, VALID, Chunk, Labels, Rows
+from sid_pipelines.chunks import MINUTE, TEST, TRAIN, VALID, Chunk, Labels, Rows
 from sid_pipelines.order import Events
 from sid_pipelines.protocols.base import OWN, Labelling, Protocol, cut_places
 from sid_schemas import DataError
@@ -109,7 +109,8 @@ class Sessions(Protocol):
     """Each user's last session is test, the one before it validation; the rest trains.
 
     A session is a run of events with one session_id; where there is none, events at most `gap_minutes`
-    apart. Users with fewer than 3 sessions only train. A session is one sample: all before it is its
+    apart. Sessions that stand between each other's events count as one, so that no session_id is ever
+    divided. Users with fewer than 3 sessions only train. A session is one sample: all before it is its
     history, its first `next` events are the targets. Leaks: as leave-one-out does.
     """
 
@@ -127,9 +128,9 @@ class Sessions(Protocol):
         return (*OWN, "sessions_divided")
 
     @property
-    def sessions(self) -> tuple[int, float]:
-        """Give (targets per sample, gap in minutes)."""
-        return self.next, self.gap_minutes
+    def sessions(self) -> tuple[int, int]:
+        """Give (targets per sample, gap in milliseconds); the gap is rounded here and nowhere else."""
+        return self.next, round(self.gap_minutes * MINUTE)
 
     def check_params(self) -> None:
         """Raise DataError for parameters out of range."""
@@ -142,7 +143,7 @@ class Sessions(Protocol):
         """Nothing needs to be known before."""
 
         def label(chunk: Chunk) -> Labels:
-            session = np.cumsum(chunk.session_starts(self.gap_minutes), dtype=np.int64)
+            session = np.cumsum(chunk.session_starts(self.sessions[1]), dtype=np.int64)
             last: Rows = session[chunk.edges[1:] - 1]
             left = chunk.spread(last) - session
             labels = np.select([left == 0, left == 1], [TEST, VALID], TRAIN).astype(np.int8)

@@ -4,6 +4,7 @@ Nothing is ever unpacked to disk, so a member's name cannot lead anywhere; a nam
 all the same, because an archive made by an attacker is no dump.
 """
 
+import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -37,9 +38,14 @@ def is_zip(path: Path) -> bool:
 def members(path: Path) -> list[str]:
     """Give the names of the files in a zip, sorted; raises SourceError for one that must not be trusted."""
     with _archive(path) as archive:
-        infos = [info for info in archive.infolist() if not info.is_dir()]
+        infos = [info for info in archive.infolist() if not info.filename.endswith("/")]
     for info in infos:
         name = PurePosixPath(info.filename.replace("\\", "/"))
+        if not name.parts:
+            raise SourceError(
+                f"{path}: holds a member called {info.filename!r}, which is no name; expected plain names. "
+                "Do not use this archive"
+            )
         if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
             raise SourceError(
                 f"{path}: holds a member called {info.filename!r}, which points out of the archive; "
@@ -65,20 +71,22 @@ def blocks(path: Path, member: str | None = None) -> Iterator[bytes]:
             with _archive(path) as archive, archive.open(member) as inner:
                 yield from _content(path, inner)
     except OSError as error:
+        if member is not None and error.errno is None:  # how bz2 tells damage, unlike the system
+            raise DamagedError(str(error)) from error
         reason = error.strerror or str(error)
         raise SourceError(f"{path}: cannot be read ({reason}). Check [source] path") from error
     except KeyError as error:
         raise SourceError(f"{path}: has no member {member!r} any more") from error
     except RuntimeError as error:  # how zipfile tells an encrypted member
         raise SourceError(f"{path}: {error}; unpack it yourself and name the folder") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
         raise DamagedError(str(error)) from error
 
 
 def _archive(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError) as error:  # the latter of a version there never was
         raise SourceError(
             f"{path}: is a damaged or truncated zip archive ({error}); expected a central directory at its "
             "end. Download it again"

@@ -255,8 +255,8 @@ class Source:
             row, text = reader.cut
             reason = "the gzip stream ends here; expected it to go on to its end marker"
             cut = {"source_file": [file.label], "source_row": [row], "reason": [reason], "raw": [text]}
-            empty = pa.table({})
-            yield Parsed(empty, pa.table(cut), {}, 1, 0)
+            ended = len(text) > 0  # or the stream ends between two lines
+            yield Parsed(pa.table({}), pa.table(cut).slice(0, ended), {}, int(ended), 0)
 
 
 def _divided(parsed: pa.Table, lines: int, headers: int) -> Parsed:

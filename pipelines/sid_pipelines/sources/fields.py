@@ -40,8 +40,15 @@ def constant(text: str) -> Field:
 
 def name_of(name: str, what: str) -> Field:
     """Give an id: any text but nothing. what: such as "a user id"."""
-    blank = f"{name} is null or trim({name}) = ''"
-    return Field(name, ((blank, literal(f"expected {what}, got nothing")),))
+    blank = f"{name} is null or trim({name}, e' \\t\\r\\n') = ''"
+    nested = f"{name}[1] in ('{{', '[')"
+    return Field(
+        name,
+        (
+            (blank, literal(f"expected {what}, got nothing")),
+            (nested, literal(f"expected {what}, got a list or an object")),
+        ),
+    )
 
 
 def number(name: str, what: str, *, low: float, high: float) -> Field:

@@ -9,6 +9,7 @@ import csv
 import io
 import itertools
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ from sid_pipelines.sources.lines import LONGEST, LineReader, Lines
 from sid_schemas import SourceError
 from sid_warehouse.db import literal, quote
 
-PLAIN_SLICE = 4_096  # lines that Arrow's JSON reader gets at a time, and goes on without where it fails
+PLAIN_SLICE = 8_192  # lines that Arrow's JSON reader gets at a time, and goes on without where it fails
 SLICE = 2_048  # lines of a batch that DuckDB gives one thread at a time
 
 
@@ -250,7 +251,7 @@ class Json(Form):
         named = ", ".join(f"f[{n}] as {quote(name)}" for n, name in enumerate(self.fields, start=1))
         with registered(connection, "json_lines", pa.table([text], names=["t"])):
             found = connection.sql(f"""
-                select {named}, case when f is null or ltrim(t)[1] <> '{{' then
+                select {named}, case when f is null or ltrim(t, e' \\t\\r')[1] <> '{{' then
                     'expected {self.expected}, got ' || coalesce(nullif(left(t, 60), ''), 'nothing')
                     end as problem
                 from (select t, case when json_valid(t) then json_extract_string(t, [{paths}]) end as f
@@ -267,11 +268,12 @@ class Json(Form):
         if found["problem"].null_count < len(found):  # what is no JSON object has no keys
             text = text.filter(pc.is_null(found["problem"]).combine_chunks())
         block = _joined(text)
+        escaped = b"\\u00" in block and ESCAPED_KEY.search(block)  # which counting does not see
         repeated = []
         for key in sorted({_first_key(path) for path in self.fields.values()}):
             own = [name for name, path in self.fields.items() if _first_key(path) == key]
             least = max(len(found) - found[name].null_count for name in own)
-            if block.count(f'"{key}"'.encode()) > least:
+            if escaped or block.count(f'"{key}"'.encode()) > least:
                 repeated.append(key)
         return repeated
 
@@ -285,6 +287,9 @@ class Json(Form):
             from json_lines""").to_arrow_table()
         place = found.column_names.index("problem")
         return found.set_column(place, "problem", pc.coalesce(found["problem"], marks))
+
+
+ESCAPED_KEY = re.compile(rb'"[^"\\]*\\u00[2-7][0-9a-fA-F][^"]*"\s*:')
 
 
 @dataclass(frozen=True)
@@ -338,13 +343,22 @@ class registered:  # noqa: N801 (a context manager, used as a word)
 
 
 def _parse_csv(batch: pa.RecordBatch, width: int, form: Csv) -> pa.Table:
-    """Give (source_row, raw, f0..., problem): each line a row; where its width is wrong, a problem."""
+    """Give (source_row, raw, f0..., problem): each line a row; where its width is wrong, a problem.
+
+    Arrow reads the lines without quotes; what a quote or a carriage return in a line means is decided
+    line by line, so that no line is read otherwise because of its neighbours.
+    """
     rows, raw = batch.column(0), batch.column(1)
-    block = b"\n".join(value.as_buffer().to_pybytes() for value in raw) if form.multiline else _joined(raw)
-    parsed = None if b"\r" in block or form.multiline else _arrow_csv(block, width, form, len(raw))
-    if parsed is None:
-        parsed = _slow_csv(raw.to_pylist(), width, form)
-    fields, problems = parsed
+    odd = pc.match_substring_regex(raw, f"[{re.escape(form.mark)}\\r\\n]" if form.mark else "[\\r\\n]")
+    plain = _arrow_csv(raw.filter(pc.invert(odd)), width, form)
+    if plain is None:
+        fields, problems = _slow_csv(raw.to_pylist(), width, form)
+    else:
+        slow = _slow_csv(raw.filter(odd).to_pylist(), width, form)
+        is_odd = odd.to_numpy(zero_copy_only=False)
+        places = pa.array(np.argsort(np.concatenate([np.flatnonzero(~is_odd), np.flatnonzero(is_odd)])))
+        fields = [pa.concat_arrays(pair).take(places) for pair in zip(plain[0], slow[0], strict=True)]
+        problems = pa.concat_arrays([plain[1], slow[1]]).take(places)
     names = ["source_row", "raw", *(f"f{n}" for n in range(width)), "problem"]
     return pa.table([rows, raw, *fields, problems], names=names)
 
@@ -359,15 +373,17 @@ def _joined(raw: pa.StringArray) -> bytes:
 Parsed = tuple[list[pa.Array], pa.Array]
 
 
-def _arrow_csv(block: bytes, width: int, form: Csv, lines: int) -> Parsed | None:
-    """Parse a block at once; None where rows and lines do not go together one by one."""
+def _arrow_csv(lines: pa.StringArray, width: int, form: Csv) -> Parsed | None:
+    """Parse lines without quotes at once; None where rows and lines do not go together one by one."""
+    if not len(lines):
+        return [pa.nulls(0, pa.string())] * width, pa.nulls(0, pa.string())
     bad: dict[int, int] = {}
 
     def invalid(row: arrow_csv.InvalidRow) -> str:
         bad[row.number - 1] = row.actual_columns
         return "skip"
 
-    names = [f"f{n}" for n in range(width)]
+    block, names = _joined(lines), [f"f{n}" for n in range(width)]
     try:
         table = arrow_csv.read_csv(
             io.BytesIO(block),
@@ -376,7 +392,7 @@ def _arrow_csv(block: bytes, width: int, form: Csv, lines: int) -> Parsed | None
             ),
             parse_options=arrow_csv.ParseOptions(
                 delimiter=form.delimiter,
-                quote_char=form.mark or False,
+                quote_char=False,
                 ignore_empty_lines=False,
                 invalid_row_handler=invalid,
             ),
@@ -386,14 +402,16 @@ def _arrow_csv(block: bytes, width: int, form: Csv, lines: int) -> Parsed | None
         )
     except pa.ArrowInvalid:
         return None
-    if len(table) + len(bad) != lines:
+    if len(table) + len(bad) != len(lines):
         return None
     fields = [table[name].combine_chunks() for name in names]
     if not bad:
-        return fields, pa.nulls(lines, pa.string())
+        return fields, pa.nulls(len(lines), pa.string())
     # The rows that Arrow left out come back as nulls, each with its problem.
-    places = pa.array([None if n in bad else n - sum(b < n for b in bad) for n in range(lines)], pa.int64())
-    problems = [_width_problem(bad[n], width) if n in bad else None for n in range(lines)]
+    good = np.ones(len(lines), dtype=bool)
+    good[list(bad)] = False
+    places = pa.array(np.cumsum(good) - 1, mask=~good)
+    problems = [None if kept else _width_problem(bad[n], width) for n, kept in enumerate(good)]
     return [field.take(places) for field in fields], pa.array(problems, pa.string())
 
 

@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 from sid_pipelines.sources.archives import CutOffError, DamagedError, blocks
 from sid_schemas import SourceError
 
-CHUNK = 8 << 20
+CHUNK = 16 << 20
 LONGEST = 256 << 20  # bytes of one line: beyond, the file has no lines
+LONGEST_RECORD = 10_000  # lines of one record: beyond, a stray quote has swallowed others
 AHEAD = 2  # batches the reader thread may be ahead
 SCHEMA = pa.schema([pa.field("source_row", pa.int64()), pa.field("raw", pa.string())])
 
@@ -52,7 +53,8 @@ class LineReader:
         """Name the file.
 
         truncated: whether a gzip stream that ends too early is an error, or its whole lines are kept.
-        quote: where given, line ends between two such characters do not end a line (CSV).
+        quote: where given, line ends between two such characters do not end a line (CSV). Two stray ones
+            less than LONGEST_RECORD lines apart cannot be told from a pair that holds what is between.
         """
         self.path, self.member, self.encoding = path, member, encoding
         self.truncated, self.quote, self.chunk = truncated, quote, chunk
@@ -64,8 +66,8 @@ class LineReader:
         """Yield (source_row int64 from 1, raw string), line ends and byte order mark taken off.
 
         Raises SourceError, with the line, for a missing or empty file, a truncated or damaged stream,
-        bytes that are not of the encoding, and a line longer than LONGEST. A last line without a line
-        end counts as a line.
+        bytes that are not of the encoding, a line longer than LONGEST, and a quote that is not closed
+        within LONGEST_RECORD lines or the file. A last line without a line end counts as a line.
         """
         return (lines.batch for lines in self.blocks())
 
@@ -75,7 +77,7 @@ class LineReader:
 
     def _lines(self) -> Iterator[Lines]:
         held: list[bytes] = []
-        size = 0
+        size = inner = 0  # of the record that is not complete: bytes, and line ends between its quotes
         self._row = 1
         try:
             for block in self._decoded():
@@ -83,6 +85,7 @@ class LineReader:
                 if not cut:
                     held.append(block)
                     size += len(block)
+                    inner = self._inner(block, inner)
                     if size > LONGEST:
                         raise SourceError(
                             f"{self.name}, row {self._row}: the line is longer than {LONGEST:,} bytes; "
@@ -91,6 +94,7 @@ class LineReader:
                     continue
                 yield self._batch(b"".join([*held, block[:cut]]))
                 held, size = [block[cut:]], len(block) - cut
+                inner = self._inner(held[0])
         except CutOffError as error:
             rest = b"".join(held)
             if self.truncated == "error":
@@ -111,10 +115,31 @@ class LineReader:
             row = self._row + b"".join(held).count(b"\n") + error.object[: error.start].count(b"\n")
             raise SourceError(_encoding_message(self.name, row, error)) from error
         rest = b"".join(held)
+        if self.quote is not None and rest.count(self.quote.encode()) % 2:
+            raise SourceError(self._open("and never closed", self._row))
         if rest:
             yield self._batch(rest + b"\n")
         elif self._row == 1:
             raise SourceError(f"{self.name}: is empty; expected lines. Is the download complete?")
+
+    def _inner(self, held: bytes, before: int = 0) -> int:
+        """Count on the line ends of a record that is not complete, all between quotes."""
+        if self.quote is None:
+            return 0
+        inner = before + held.count(b"\n")
+        self._check_length(self._row, inner + 1)
+        return inner
+
+    def _check_length(self, row: int, lines: int) -> None:
+        if lines > LONGEST_RECORD:
+            raise SourceError(self._open(f"and not closed within {LONGEST_RECORD:,} lines", row))
+
+    def _open(self, how: str, row: int) -> str:
+        return (
+            f"{self.name}, row {row}: a quote is opened here {how}; expected another where the value ends, "
+            "as what follows would be taken for a part of it. Mend the row; if values hold no line ends, "
+            "leave [source] multiline out"
+        )
 
     def _whole(self, block: bytes, held: list[bytes]) -> int:
         """Give how much of a block ends in a line end (that no quote holds open)."""
@@ -160,6 +185,9 @@ class LineReader:
             text = block
             closed = _closed(block, ends, self.quote)
             first_rows = first_rows[np.concatenate([[True], closed[:-1]])]
+            lengths = np.diff(first_rows, append=self._row + physical)
+            longest = int(np.argmax(lengths > LONGEST_RECORD))  # the first of them, or of all
+            self._check_length(int(first_rows[longest]), int(lengths[longest]))
             offsets = np.concatenate([[0], ends[closed] + 1]).astype(np.int32)
         lines = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(text))
         try:
@@ -179,10 +207,9 @@ class LineReader:
 
 
 def _closed(block: bytes, ends: npt.NDArray[np.int64], quote: str) -> npt.NDArray[np.bool_]:
-    """Say of each line end whether an even number of quotes stands before it."""
+    """Say of each line end whether an even number of quotes stands before it, as does before the last."""
     marks = np.cumsum(np.frombuffer(block, dtype=np.uint8) == ord(quote))
     closed: npt.NDArray[np.bool_] = marks[ends] % 2 == 0
-    closed[-1] = True  # where the file ends in an open quote, the rest is one line, and a reject
     return closed
 
 

@@ -1,13 +1,18 @@
 """Records that are not lines: the elements of a JSON array, the rows of a Parquet file.
 
 `source_row` is the element or row, from 1. Of an array, `raw` is the element's own text; of Parquet, the
-row's mapped columns as JSON. Both stream: an array is cut at the commas between its elements, whatever
-they hold, so one broken element is one reject, and only the element being read is in memory; a Parquet
-file is read some rows at a time, but wholly in memory where it is packed, up to PACKED_BYTES.
+row's mapped columns as JSON. Both stream: an array is cut at the commas between its elements, and only the
+element being read is in memory; a Parquet file is read some rows at a time, but wholly in memory where it
+is packed, up to PACKED_BYTES.
+
+A broken element is one reject as long as its quotes and brackets go together. Where they do not, nobody
+can tell where it ends, so the file is refused; two such mistakes that make up for each other pass, and all
+between them is one reject.
 """
 
 import io
 import itertools
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +29,7 @@ from sid_pipelines.sources.archives import GZIP_MAGIC, CutOffError, DamagedError
 from sid_pipelines.sources.forms import Form, Json, Relation, registered
 from sid_pipelines.sources.lines import LONGEST, SCHEMA, LineReader, ahead
 from sid_schemas import RecipeError, SourceError
-from sid_warehouse.db import quote
+from sid_warehouse.db import literal, quote
 
 BLANKS = b" \t\r\n"
 BLOCK = 2 << 20  # bytes of an array scanned at a time
@@ -114,6 +119,12 @@ class ElementReader(LineReader):
         try:
             for block in self._decoded():
                 yield from self._elements(cutter.cut(block))
+                if cutter.overclosed:
+                    raise SourceError(
+                        f"{self.name}, element {cutter.overclosed}: closes more brackets than it opens; "
+                        "expected as many, as those after it cannot be told apart. Mend it, or an element "
+                        "before it in which a quote is never closed"
+                    )
                 if cutter.size > LONGEST:
                     raise SourceError(
                         f"{self.name}, row {self._row}: the element is longer than {LONGEST:,} bytes; "
@@ -135,6 +146,11 @@ class ElementReader(LineReader):
             ) from error
         except UnicodeDecodeError as error:
             raise SourceError(self._not_text(self._row, error)) from error
+        if missing := cutter.missing():
+            raise SourceError(
+                f"{self.name}, element {self._row}: does not end; expected {missing}. Mend it, or download "
+                "the file again if it ends too early"
+            )
         yield from self._elements(cutter.finish(first=self._row == 1))
 
     def _elements(self, cut: tuple[bytes, npt.NDArray[np.int64]]) -> Iterator[pa.RecordBatch]:
@@ -171,6 +187,7 @@ class Cutter:
     """Cuts the text of an array at the commas between its elements, block by block.
 
     Brackets, and commas outside of strings, are found in whole blocks; state goes on from one to the next.
+    overclosed: the first element, from 1, that closes more brackets than it opens, and is not the last.
     """
 
     def __init__(self) -> None:
@@ -181,6 +198,8 @@ class Cutter:
         self._quoted = 0  # 1 within a string
         self._escaped = False  # whether the block before ended in a backslash that escapes
         self._depth = 1
+        self._count = 0  # of elements given
+        self.overclosed: int | None = None
 
     def cut(self, block: bytes) -> tuple[bytes, npt.NDArray[np.int64]]:
         """Give the text of the elements that are complete now, and their offsets in it, (n + 1,)."""
@@ -206,15 +225,21 @@ class Cutter:
         return b"".join(self._held).strip(BLANKS)
 
     def finish(self, *, first: bool) -> tuple[bytes, npt.NDArray[np.int64]]:
-        """Give the last element; where the array is not closed, nothing follows it, which is no object."""
-        rest = self.rest()
-        closed = self._depth == 0 and rest.endswith(b"]")
-        last = rest[:-1] if closed else rest
-        if first and closed and not last.strip(BLANKS):
+        """Give the last element of an array in which nothing is missing."""
+        last = self.rest()[:-1]
+        if first and not last.strip(BLANKS):
             return b"", np.zeros(1, dtype=np.int64)  # an array of nothing
-        whole = not self._quoted and self._depth == 1
-        ends = [0, len(last), len(last)] if whole and last else [0, len(last)]
-        return last, np.array(ends, dtype=np.int64)
+        return last, np.array([0, len(last)], dtype=np.int64)
+
+    def missing(self) -> str | None:
+        """Say what must stand before the end of the file for the array to be closed; None where it is."""
+        if self._quoted:
+            return "every quote in it closed, as what follows would be taken for a part of it"
+        if self._depth > 0:
+            return "every bracket in it closed, and ',' or ']' after it"
+        if self._depth == 0 and self.rest().endswith(b"]"):
+            return None
+        return "as many brackets closed as opened, ']' at the end and nothing after it"
 
     def _hold(self, part: bytes) -> None:
         self._held.append(part)
@@ -240,7 +265,12 @@ class Cutter:
         tail = len(block) - len(block.rstrip(b"\\"))
         self._escaped = bool((tail + (self._escaped and tail == len(block))) & 1)
         # Where brackets do not go together, depth may stay below 1; commas there divide too.
-        commas: npt.NDArray[np.int64] = marks[outside & (kinds == COMMA) & (depths <= 1)]
+        ending = outside & (kinds == COMMA) & (depths <= 1)
+        commas: npt.NDArray[np.int64] = marks[ending]
+        below = np.flatnonzero(depths[ending] < 1)
+        if self.overclosed is None and len(below):
+            self.overclosed = self._count + int(below[0]) + 1
+        self._count += len(commas)
         return commas
 
     def _is_escaped(self, text: npt.NDArray[np.uint8], marks: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -270,11 +300,13 @@ class ParquetRecords(Form):
     """The rows of a Parquet file. fields: name here -> path; optional ones may be missing and are null then.
 
     Numbers, times and truth values become text, lists and structs JSON text. A column may be called by a
-    name with dots: a column of that very name goes before a path.
+    name with dots: a column of that very name goes before a path. ids: of fields, those that hold ids. In
+    them a float that is whole is written as an integer (up to where floats skip some), and NaN is null.
     """
 
     fields: Mapping[str, str]
     optional: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
 
     def relations(self, connection: duckdb.DuckDBPyConnection, reader: LineReader) -> Iterator[Relation]:
         """Read some rows at a time, of the mapped columns only."""
@@ -283,14 +315,17 @@ class ParquetRecords(Form):
             schema = file.schema_arrow
         except (pa.ArrowException, OSError) as error:
             raise SourceError(_no_parquet(reader, error)) from error
-        found = {name: self._column(reader, schema, name, path) for name, path in self.fields.items()}
-        columns = list(dict.fromkeys(column for column, _ in found.values() if column))
-        named = ", ".join(f"{sql} as {quote(name)}" for name, (_, sql) in found.items())
+        columns: list[str] = []
+        named = ", ".join(
+            f"{self._column(reader, schema, columns, name, path)} as {quote(name)}"
+            for name, path in self.fields.items()
+        )
         row = 1
         for batch in ahead(_batches(reader, file, columns)):
             rows = pa.array(np.arange(row, row + batch.num_rows, dtype=np.int64))
             row += batch.num_rows
-            table = pa.table([rows, *batch.columns], names=["source_row", *columns])
+            # By place, as DuckDB takes names that differ only in letter case for one.
+            table = pa.table([rows, *batch.columns], names=["source_row", *map(_nth, range(len(columns)))])
             try:
                 with registered(connection, "rows_read", table):
                     yield Relation(_sql(columns, named), batch.num_rows)
@@ -300,43 +335,80 @@ class ParquetRecords(Form):
                     "write it as text or numbers"
                 ) from error
 
-    def _column(self, reader: LineReader, schema: pa.Schema, name: str, path: str) -> tuple[str, str]:
-        """Give the top column that a field is read from, and the SQL that makes it text."""
+    def _column(self, reader: LineReader, schema: pa.Schema, columns: list[str], name: str, path: str) -> str:
+        """Give the SQL of a field's text; the top column it is read from is added to those read."""
         steps: Path = (path,) if path in schema.names else parse_path(path)
         top = str(steps[0])
         if schema.names.count(top) > 1:
             raise SourceError(f"{reader.name}: the column {top!r} stands there twice")
         if top not in schema.names:
             if name in self.optional:
-                return "", "null::varchar"
+                return "null::varchar"
             raise SourceError(_lacks(reader, path, schema.names))
-        made = _step_into(quote(top), schema.field(top).type, steps[1:])
+        if top not in columns:
+            columns.append(top)
+        try:
+            made = _step_into(
+                _nth(columns.index(top)), schema.field(top).type, steps[1:], is_id=name in self.ids
+            )
+        except _AmbiguousError as error:
+            raise SourceError(
+                f"{reader.name}: the path {path!r} leads to fields that differ only in letter case "
+                f"({error}); expected one of them, as they are not told apart here. Rename one in the file"
+            ) from error
         if made is None:
             raise SourceError(_lacks(reader, path, [f"{top} {schema.field(top).type}"]))
-        return top, made
+        return made
+
+
+class _AmbiguousError(Exception):
+    """Fields of a struct that DuckDB takes for one."""
+
+
+def _nth(place: int) -> str:
+    return f"c{place}"
 
 
 def _sql(columns: Sequence[str], named: str) -> str:
-    packed = ", ".join(f"{quote(column)} := {quote(column)}" for column in columns)
+    """Give the SQL of a batch. Its `raw` is put together as text, in which names may be anything."""
+    keys = [literal(f"{json.dumps(column, ensure_ascii=False)}:") for column in columns]
+    values = [f"coalesce(to_json({_nth(n)})::varchar, 'null')" for n in range(len(columns))]
+    packed = ", ',', ".join(f"{key}, {one}" for key, one in zip(keys, values, strict=True))
     return f"""
-        select source_row, to_json(struct_pack({packed}))::varchar as raw, null::varchar as problem, {named}
+        select source_row, concat('{{', {packed}, '}}') as raw, null::varchar as problem, {named}
         from rows_read"""
 
 
-def _step_into(sql: str, kind: pa.DataType, steps: Sequence[str | int]) -> str | None:
+def _step_into(sql: str, kind: pa.DataType, steps: Sequence[str | int], *, is_id: bool) -> str | None:
     """Give the SQL of the text of what steps lead to, or None where they lead nowhere."""
     for step in steps:
         if isinstance(step, int) and _is_list(kind):
             sql, kind = f"{sql}[{step + 1}]", kind.value_type
         elif isinstance(step, str) and pa.types.is_struct(kind) and kind.get_field_index(step) >= 0:
+            alike = [one.name for one in kind if one.name.lower() == step.lower()]
+            if len(alike) > 1:
+                raise _AmbiguousError(", ".join(map(repr, alike)))
             sql, kind = f"{sql}.{quote(step)}", kind.field(step).type
         else:
             return None
+    if is_id and _is_list(kind) and pa.types.is_floating(kind.value_type):
+        return f"to_json(list_transform({sql}, lambda x: {_float_id('x', kind.value_type)}))::varchar"
+    if is_id and pa.types.is_floating(kind):
+        return _float_id(sql, kind)
     if _is_list(kind) or pa.types.is_nested(kind):
         return f"to_json({sql})::varchar"
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return f"try(decode({sql}))"  # as some writers store text
     return f"({sql})::varchar"
+
+
+def _float_id(sql: str, kind: pa.DataType) -> str:
+    """Give the SQL of an id that a column of floats holds, as integers with gaps become in many tools."""
+    exact = 1 << (24 if pa.types.is_float32(kind) else 53)  # beyond, it may be another integer, rounded
+    return (
+        f"case when isfinite({sql}) then case when {sql} = floor({sql}) and abs({sql}) < {exact} "
+        f"then {sql}::bigint::varchar else {sql}::varchar end end"
+    )
 
 
 def _is_list(kind: pa.DataType) -> bool:

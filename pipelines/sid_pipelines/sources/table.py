@@ -53,6 +53,7 @@ Format = Literal["auto", "csv", "tsv", "jsonl", "json", "parquet"]
 INTERACTION = ("user_id", "item_id", "ts", "event_type", "value", "session_id", "query", "position")
 ITEM = ("item_id", "title", "description", "brand", "price", "category_path", "image_ref", "domain")
 REQUIRED = ("user_id", "item_id", "ts")
+IDS = ("user_id", "item_id", "session_id", "item_pairs.")  # and any kind of pair
 SEVERAL = ("description", "category_path")  # of what may be gathered from more than one column
 ENDINGS = {
     "csv": (".csv",),
@@ -225,7 +226,8 @@ class AnyTable(Source):
         optional = tuple(_field(ours, n) for ours in self.optional for n in range(len(mapped.get(ours, ()))))
         match form:
             case "parquet":
-                return ParquetRecords(fields, optional)
+                ids = tuple(name for name in fields if name.rpartition(" ")[0].startswith(IDS))
+                return ParquetRecords(fields, optional, ids)
             case "json":
                 return JsonRecords({name: self._json_path(path) for name, path in fields.items()})
             case "jsonl":
@@ -463,10 +465,16 @@ def _check_events(table: AnyTable) -> None:
 
 
 def _check_csv(table: AnyTable) -> None:
-    if len(table.delimiter) != 1:
-        raise RecipeError(f"[source] delimiter: expected one character, got {table.delimiter!r}")
-    if len(table.quote) > 1 or table.quote == table.delimiter:
-        raise RecipeError(f"[source] quote: expected one character or nothing, got {table.quote!r}")
+    if not _is_sign(table.delimiter) and table.delimiter != "\t":
+        raise RecipeError(
+            f"[source] delimiter: expected one printable ASCII character or a tab, got {table.delimiter!r}"
+        )
+    if table.quote and not _is_sign(table.quote):
+        raise RecipeError(
+            f"[source] quote: expected one printable ASCII character or nothing, got {table.quote!r}"
+        )
+    if table.quote == table.delimiter:
+        raise RecipeError(f"[source] quote: expected another character than the delimiter {table.quote!r}")
     if table.multiline and not table.quote:
         raise RecipeError("[source] multiline: expected a quote, as only quoted values hold line ends")
     for role, names in (("interactions", table.names), ("items", table.item_names)):
@@ -476,6 +484,10 @@ def _check_csv(table: AnyTable) -> None:
                     f"[source] {'names' if role == 'interactions' else 'item_names'}: expected {lost[0]!r}, "
                     f"which is mapped as {ours}, among them, got {', '.join(names)}"
                 )
+
+
+def _is_sign(text: str) -> bool:
+    return len(text) == 1 and text.isascii() and text.isprintable()
 
 
 assert set(get_args(Format)) == {"auto", *ENDINGS}
