@@ -44,9 +44,10 @@ def publish(
                     f"got {copied[name]['sha256'][:16]}.... Remove its folder and run again"
                 )
         while True:
+            # The number first: whoever publishes the same after this look takes it, and we look again.
+            version = max(_taken(parent), default=0) + 1
             if twin := find_fingerprint(warehouse, dataset, record["fingerprint"]):
                 return twin
-            version = max(_taken(parent), default=0) + 1
             release = {
                 "format": FORMAT,
                 "dataset": dataset,
