@@ -186,7 +186,7 @@ IMPRESSIONS = Table(
         Column("propensities", pa.list_(F64), "how likely each was to be shown there", nullable=True),
         Column("n_shown", I32, "items in the list before any was left out", minimum=1),
         Column(
-            "split", STR, "where what was clicked, else the user's last event before, belongs", among=SPLIT_NAMES
+            "split", STR, "where what was clicked, or else the last event before, belongs", among=SPLIT_NAMES
         ),
         *SOURCE,
     ),
