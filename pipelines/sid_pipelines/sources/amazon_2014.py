@@ -42,6 +42,10 @@ EVENT = {
     "value": number("rating", "a rating", low=1, high=5),
     "ts": unix("seconds", "s"),
 }
+REVIEWS = Json(
+    {"reviewer": "$.reviewerID", "item": "$.asin", "rating": "$.overall", "seconds": "$.unixReviewTime"},
+    types={"rating": pa.float64(), "seconds": pa.int64()},
+)
 
 
 @dataclass(frozen=True)
@@ -65,15 +69,7 @@ class Amazon2014(Source):
                 role="interactions",
                 called="reviews_<Category>_5.json or reviews_<Category>.json",
                 name=r"(reviews_(?P<part>.+?)(_5)?|kcore_5|(user|item|aggressive)_dedup)\.json",
-                form=Json(
-                    {
-                        "reviewer": "$.reviewerID",
-                        "item": "$.asin",
-                        "rating": "$.overall",
-                        "seconds": "$.unixReviewTime",
-                    },
-                    types={"rating": pa.float64(), "seconds": pa.int64()},
-                ),
+                form=REVIEWS,
                 columns={**EVENT, "event_type": constant("review")},
             ),
             Layout(

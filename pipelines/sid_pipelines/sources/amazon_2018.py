@@ -20,8 +20,7 @@ Not read: the reviews' text, votes, style and images, rank, details, tech1, tech
 from dataclasses import dataclass
 from typing import ClassVar
 
-import pyarrow as pa
-
+from sid_pipelines.sources.amazon_2014 import EVENT, REVIEWS  # reviews are written as they were in 2014
 from sid_pipelines.sources.base import Layout, Source
 from sid_pipelines.sources.fields import (
     Field,
@@ -29,11 +28,9 @@ from sid_pipelines.sources.fields import (
     joined,
     json_list,
     name_of,
-    number,
     optional_text,
     pairs,
     price,
-    unix,
     value,
 )
 from sid_pipelines.sources.forms import Csv, Json
@@ -43,12 +40,6 @@ DESCRIBED = ("asin", "title", "description", "feature", "brand", "price", "categ
 ALSO = ("also_buy", "also_view")
 HTML = "list_position(list_transform(path, lambda x: starts_with(x, '<')), true)"
 RATINGS = ("item", "reviewer", "rating", "seconds")
-EVENT = {
-    "user_id": name_of("reviewer", "a user id (reviewerID)"),
-    "item_id": name_of("item", "an item id (asin)"),
-    "value": number("rating", "a rating", low=1, high=5),
-    "ts": unix("seconds", "s"),
-}
 
 
 @dataclass(frozen=True)
@@ -70,15 +61,7 @@ class Amazon2018(Source):
                 role="interactions",
                 called="<Category>_5.json or <Category>.json",
                 name=r"(?!meta_|All_Amazon_Meta)(?P<part>.+?)(_5)?\.json",
-                form=Json(
-                    {
-                        "reviewer": "$.reviewerID",
-                        "item": "$.asin",
-                        "rating": "$.overall",
-                        "seconds": "$.unixReviewTime",
-                    },
-                    types={"rating": pa.float64(), "seconds": pa.int64()},
-                ),
+                form=REVIEWS,
                 columns={**EVENT, "event_type": constant("review")},
             ),
             Layout(

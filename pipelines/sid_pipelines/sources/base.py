@@ -101,6 +101,16 @@ class Layout:
                 from (select *, {literal(part)} as part, {skipped} as skipped {computed}
                     from ({relation})))"""
 
+    def reader(self, file: "RawFile", options: "ReadOptions") -> LineReader:
+        """Give the reader of a file's lines."""
+        return LineReader(
+            file.path,
+            file.member,
+            encoding=options.encoding or self.encoding,
+            truncated=options.truncated,
+            quote=self.form.quote,
+        )
+
     def nothing(self) -> str:
         """Give the SQL of the layout's records of a file without lines."""
         fields = "".join(f", null::varchar as {quote(name)}" for name in self.form.fields)
@@ -241,13 +251,7 @@ class Source:
     ) -> Iterator[Parsed]:
         """Read a file in bounded batches; a line becomes a record, is skipped, or becomes a reject."""
         layout = self.layouts[file.layout]
-        reader = LineReader(
-            file.path,
-            file.member,
-            encoding=options.encoding or layout.encoding,
-            truncated=options.truncated,
-            quote=layout.form.quote,
-        )
+        reader = layout.reader(file, options)
         for relation in layout.form.relations(connection, reader):
             sql = layout.select(relation.sql, file.label, file.part)
             yield _divided(connection.sql(sql).to_arrow_table(), relation.lines, relation.headers)

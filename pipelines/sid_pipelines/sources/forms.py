@@ -229,8 +229,7 @@ class Json(Form):
             return pa.concat_tables(plain)
         text = pa.chunked_array([one.text for one in slices]).filter(pa.array(odd)).combine_chunks()
         slow = self._extracted(connection, text)
-        places = np.argsort(np.concatenate([np.flatnonzero(~odd), np.flatnonzero(odd)]))
-        return pa.concat_tables([*plain, slow]).take(pa.array(places))
+        return pa.concat_tables([*plain, slow]).take(_places(odd))
 
     def read(
         self, connection: duckdb.DuckDBPyConnection, batch: pa.RecordBatch, text: pa.StringArray
@@ -301,6 +300,11 @@ class _Slice:
     plain: pa.Table | None
 
 
+def _places(odd: npt.NDArray[np.bool_]) -> pa.Array:
+    """Give where each line stands among the even ones followed by the odd ones."""
+    return pa.array(np.argsort(np.concatenate([np.flatnonzero(~odd), np.flatnonzero(odd)])))
+
+
 def _first_key(path: str) -> str:
     """Give the first key of a JSON path.
 
@@ -356,7 +360,7 @@ def _parse_csv(batch: pa.RecordBatch, width: int, form: Csv) -> pa.Table:
     else:
         slow = _slow_csv(raw.filter(odd).to_pylist(), width, form)
         is_odd = odd.to_numpy(zero_copy_only=False)
-        places = pa.array(np.argsort(np.concatenate([np.flatnonzero(~is_odd), np.flatnonzero(is_odd)])))
+        places = _places(is_odd)
         fields = [pa.concat_arrays(pair).take(places) for pair in zip(plain[0], slow[0], strict=True)]
         problems = pa.concat_arrays([plain[1], slow[1]]).take(places)
     names = ["source_row", "raw", *(f"f{n}" for n in range(width)), "problem"]

@@ -40,7 +40,7 @@ from sid_pipelines.sources.fields import (
     value,
 )
 from sid_pipelines.sources.forms import Csv, Form, Json
-from sid_pipelines.sources.lines import CHUNK, LineReader
+from sid_pipelines.sources.lines import CHUNK
 from sid_pipelines.sources.records import JsonRecords, ParquetRecords, json_path, parse_path
 from sid_pipelines.sources.table_fields import entries, instant, number_or_nothing, place_or_nothing, unit_of
 from sid_schemas import RecipeError, SourceError
@@ -347,13 +347,7 @@ class AnyTable(Source):
     def _unit(self, connection: duckdb.DuckDBPyConnection, file: RawFile, options: ReadOptions) -> Unit:
         """Tell the unit by the first time that shows it; raises SourceError where none does."""
         layout = self.layouts[file.layout]
-        reader = LineReader(
-            file.path,
-            file.member,
-            encoding=options.encoding or layout.encoding,
-            truncated=options.truncated,
-            quote=layout.form.quote,
-        )
+        reader = layout.reader(file, options)
         shown: list[str] = []
         for relation in layout.form.relations(connection, reader):
             told = connection.sql(f"""
