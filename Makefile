@@ -5,6 +5,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Whole files to two processes: a file's fixtures are made once.
+SPREAD := -n 2 --dist loadfile
 RECIPE := examples/movietweetings.toml
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
@@ -29,10 +31,10 @@ lint: .venv/.installed
 	$(BIN)/lint-imports --no-logo
 
 test: lint
-	$(BIN)/python -m pytest -m "not proof"
+	$(BIN)/python -m pytest -m "not proof" $(SPREAD)
 
 proof: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SPREAD)
 
 lock: .venv/.installed
 	$(BIN)/python tests/revisions.py

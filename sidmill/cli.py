@@ -204,7 +204,7 @@ def plan(
     made = make_plan(recipe, warehouse_path(warehouse), tuple(set_ or ()))
     rows = [
         {
-            "stage": one.stage.name,
+            "stage": one.label,
             "key": one.key,
             "status": "done" if one.done else "run",
             "why": one.done.manifest["summary"] if one.done else one.why,
@@ -382,6 +382,14 @@ def tokenizers(json: JsonOpt = False) -> None:
 
 
 @app.command()
+def embeddings(json: JsonOpt = False) -> None:
+    """List what makes vectors: encoders of text and images, collaborative models, fusions."""
+    from sid_pipelines.embedders import menu
+
+    _print_menu(menu(), "name a model in [[embed]], a fusion as [fuse] method. Options: --json", json)
+
+
+@app.command()
 def policies(json: JsonOpt = False) -> None:
     """List the collision policies a recipe may name: source, promise, length, needs, parameters."""
     from sid_tokenizers import POLICIES
@@ -404,7 +412,7 @@ def _print_menu(rows: list[dict[str, Any]], note: str, json: bool) -> None:
     if json:
         print_json(rows)
         return
-    columns = [name for name in rows[0] if name not in ("parameters", "template")]
+    columns = [name for name in rows[0] if name not in ("parameters", "options", "template")]
     print_table(columns, [[_shown(row[name]) for name in columns] for row in rows])
     say(note)
 
@@ -472,7 +480,7 @@ def fetch(
     fetched = []
     try:
         for file in dump.files:
-            label, start = f"{file.name}  ", time.monotonic()
+            label, start = f"{file.name} ", time.monotonic()
             report.started(label)
             told = fetching.progress_to(report, label)
             one = fetching.fetch_file(dump, file, to, mirrors=mirrors, sha256=sha256, progress=told)

@@ -89,6 +89,7 @@ class BarReporter(PlainReporter):
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             console=OUT,
             transient=True,
@@ -98,12 +99,14 @@ class BarReporter(PlainReporter):
 
     def started(self, stage: str) -> None:
         """Show the stage."""
-        self._task = self._bars.add_task(stage, total=None)
+        self._task = self._bars.add_task(stage, total=None, rate="")
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Move the bar."""
         if self._task is not None:
-            self._bars.update(self._task, completed=done, total=total)
+            elapsed = next(task.elapsed for task in self._bars.tasks if task.id == self._task)
+            rate = f"{done / elapsed:,.0f}/s" if elapsed else ""
+            self._bars.update(self._task, completed=done, total=total, rate=rate)
 
     def finished(self, stage: str, summary: str, seconds: float) -> None:
         """Take the bar away and leave the line."""

@@ -27,7 +27,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="session")
 def real(example: Run) -> Vectors:
     """The example's MiniLM vectors, (1342, 384)."""
-    return read_vectors(example.outputs["embed"])
+    return read_vectors(example.outputs["embed text"])
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ def run_chain(recipe: Path, warehouse: Path, *overrides: str, until: str | None 
     plan = make_plan(recipe, warehouse, overrides, until)
     outputs: dict[str, StageOutput] = {}
     for planned in plan.stages:
-        outputs[planned.stage.name] = execute(plan, planned, outputs)
+        outputs[planned.label] = execute(plan, planned, outputs)
     return Run(plan, outputs, None if until else finish(plan, outputs))
 
 

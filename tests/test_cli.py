@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from helpers import EXAMPLE, QUERY, ROOT, Run, environment, run_chain, sidmill, small_dump, write_dump
 
+from sid_pipelines.collaborative import MODELS
+from sid_pipelines.fusion import FUSIONS
 from sid_tokenizers import POLICIES, TOKENIZERS
 
 COMMANDS = [
     "run", "plan", "releases", "show", "sql", "verify",
-    "sources", "fetch", "protocols", "tokenizers", "policies",
+    "sources", "fetch", "protocols", "tokenizers", "policies", "embeddings",
 ]  # fmt: skip
 
 
@@ -55,7 +57,7 @@ def test_a_run_with_nothing_to_do_says_so_without_prefect(warehouse: str) -> Non
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True)
     lines = done.stdout.splitlines()
-    assert lines == ["nothing to do: all 9 stages are done, published as movietweetings@v1", "False False"]
+    assert lines == ["nothing to do: all 10 stages are done, published as movietweetings@v1", "False False"]
     told = json.loads(sidmill(*arguments, "--json").stdout)
     assert (told["status"], told["dataset"], told["version"]) == ("unchanged", "movietweetings", 1)
     until = json.loads(sidmill(*arguments, "--until", "clean", "--json").stdout)
@@ -84,7 +86,7 @@ def test_plan_says_what_would_run_and_why(warehouse: str) -> None:
     assert why["tokenize"] == "changed: params.seed"
     assert why["collisions"] == "tokenize will run"
     table = sidmill("plan", str(EXAMPLE), "--warehouse", warehouse).stdout
-    assert [line.split()[0] for line in table.splitlines()[1:]] == [row["stage"] for row in rows]
+    assert all(line.startswith(row["stage"]) for line, row in zip(table.splitlines()[1:], rows, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,9 @@ def test_plan_says_what_would_run_and_why(warehouse: str) -> None:
         ("engine.memory=1GiB", None),
         ("split.seed=1", "split"),
         ("embed.template={title}", "text"),
+        ('pairs.kinds=["swing"]', "pairs"),
+        ("embed.dims=128", "embed text"),
+        ("embed.text.normalize=false", "embed text"),
         ("tokenize.levels=[32, 32, 32]", "tokenize"),
         ("collisions.policy=none", "collisions"),
         ("gates.max_collision_rate=0.5", "gates"),
@@ -123,11 +128,19 @@ def test_tokenizers_and_policies_are_listed() -> None:
     assert "next-nearest" in sidmill("policies").stdout
 
 
+def test_what_makes_vectors_is_listed() -> None:
+    listed = {row["model"]: row for row in json.loads(sidmill("embeddings", "--json").stdout)}
+    assert {*MODELS, *FUSIONS, "hashing", "tfidf-svd", "FILE.onnx"} <= set(listed)
+    assert listed["sasrec"]["needs"] == "collaborative"
+    assert listed["als"]["options"]["dim"] == 64
+    assert "LightGCN" in sidmill("embeddings").stdout
+
+
 def test_splits_do_not_re_embed(warehouse: str) -> None:
     rows = json.loads(
         sidmill("plan", str(EXAMPLE), "--warehouse", warehouse, "--json", "--set", "split.seed=1").stdout
     )
-    assert {row["stage"]: row["status"] for row in rows}["embed"] == "done"
+    assert {row["stage"]: row["status"] for row in rows}["embed text"] == "done"
 
 
 def test_sql_prints_a_table_or_json(warehouse: str) -> None:
@@ -258,7 +271,7 @@ def test_a_read_only_warehouse_is_one_line(tmp_path: Path) -> None:
         ),
         (
             "sentence_transformers",
-            "Stage 'embed' (sentence_transformers) needs an optional package. Run: pip",
+            "Stage 'embed_text' (sentence_transformers) needs an optional package. Run: pip",
         ),
         ("great_expectations", "Stage 'gates' (great_expectations) needs an optional package. Run: pip"),
     ],

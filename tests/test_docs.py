@@ -7,13 +7,19 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, run_chain
 
+from sid_flows.embedding_sections import EmbedSection, FuseSection
 from sid_flows.recipe import CleanSection, GatesSection, SplitSection, load_recipe
+from sid_pipelines.collaborative import MODELS
+from sid_pipelines.encoders import HashingOptions, SentenceOptions
+from sid_pipelines.fusion import FUSIONS
+from sid_pipelines.pairs import PairsParams
 from sid_pipelines.protocols import PROTOCOLS
 from sid_pipelines.sources import SOURCES
 from sid_schemas import SourceError
 from sidmill.cli import app
 
 GUIDE = (ROOT / "docs" / "data.md").read_text()
+EMBEDDINGS = (ROOT / "docs" / "embeddings.md").read_text()
 README = (ROOT / "README.md").read_text()
 
 
@@ -39,11 +45,29 @@ def test_every_key_is_in_the_guide_or_the_readme(section: type[CleanSection]) ->
         assert f"`{key}" in GUIDE or re.search(rf"^(# )?{key}\b", README, re.MULTILINE) or key in README, key
 
 
+@pytest.mark.parametrize("name", [*MODELS, *FUSIONS, "hashing", "tfidf-svd", "efficientnet-lite0"])
+def test_what_makes_vectors_is_told(name: str) -> None:
+    assert f"| `{name}` |" in EMBEDDINGS
+
+
+@pytest.mark.parametrize("section", [EmbedSection, FuseSection, PairsParams, SentenceOptions, HashingOptions])
+def test_every_key_of_an_embedding_is_told(section: type) -> None:
+    for key in getattr(section, "model_fields", None) or section.__dataclass_fields__:
+        assert re.search(rf"\b{key}\b", EMBEDDINGS), key
+
+
 def test_every_command_is_in_the_readme() -> None:
     commands = [one.name or one.callback.__name__ for one in app.registered_commands if one.callback]
     assert len(commands) > 10
     for command in commands:
         assert re.search(rf"^    sidmill {command}\b", README, re.MULTILINE), command
+
+
+def test_the_recipe_of_embeddings_is_one(tmp_path: Path) -> None:
+    text = re.findall(r"```toml\n(.*?)```", EMBEDDINGS, re.DOTALL)[0]
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'dataset = "x"\n[source]\nkind = "movietweetings"\npath = "."\n{text}')
+    assert load_recipe(recipe).vectors_there == ["text", "image", "behaviour", "fused"]
 
 
 def test_the_recipes_of_the_guide_are_recipes(tmp_path: Path) -> None:

@@ -25,15 +25,15 @@ def test_only_dataset_and_source_are_needed(tmp_path: Path) -> None:
     assert (loaded.clean.k_core.user, loaded.clean.k_core.item) == (5, 5)
     assert (loaded.split.protocol, loaded.split.ties) == ("leave-one-out", "hash")
     assert loaded.collisions.policy == "next-nearest"
-    assert loaded.template == "{title}. {genres}"
+    assert loaded.filling(loaded.text) == {"template": "{title}. {genres}", "clean_text": True}
 
 
-def test_the_example_spells_out_the_defaults_but_for_its_levels(tmp_path: Path) -> None:
+def test_the_example_spells_out_the_defaults_but_for_levels_and_precision(tmp_path: Path) -> None:
     small = recipe(
         tmp_path, MINIMAL.replace('"d"', '"movietweetings"').replace('"x"', '"data/movietweetings-50k"')
     )
     assert (
-        load_recipe(small, ("tokenize.levels=[64, 64, 64]",)).as_written()
+        load_recipe(small, ("tokenize.levels=[64, 64, 64]", "embed.precision=fp32")).as_written()
         == load_recipe(EXAMPLE).as_written()
     )
 
@@ -107,7 +107,6 @@ def test_set_overrides_a_key(tmp_path: Path, override: str, key: str, value: obj
         ("[[embed]]\ntemplate = '{titel}'\n", "no field 'titel'; there are: title"),
         ("[export]\nformats = ['grid']\n", "exports no trainer format yet"),
         ("[engine]\nmemory = 'lots'\n", "engine.memory: String should match pattern"),
-        ("[[embed]]\n[[embed]]\n", "embed: List should have at most 1 item"),
         ("[split]\nties = \n", "is not TOML: Invalid value"),
     ],
 )

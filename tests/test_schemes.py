@@ -116,7 +116,8 @@ def test_the_fit_scope_is_kept(dump: tuple[Path, Path]) -> None:
     some = run_chain(*dump, levels, "tokenize.fit_items=6").release
     items = everything.record["rows"]["items"]
     assert everything.metrics["tokenizer"]["fit_items"] == items
-    assert everything.record["fit_scopes"] == {"tokenizer": "all items"}
+    frozen = {"embeddings_text": "none: the encoder is frozen"}
+    assert everything.record["fit_scopes"] == {**frozen, "tokenizer": "all items"}
     fit = some.metrics["tokenizer"]
     assert (fit["fit_items"], fit["collisions_fit"]["items"]) == (6, 6)
     assert fit["fit_items_in_scope"] > 6

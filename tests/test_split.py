@@ -875,10 +875,10 @@ def test_item_pairs_are_those_of_surviving_items(tmp_path: Path) -> None:
         f'dataset = "g"\n[source]\nkind = "amazon-2018"\npath = "{folder / "Gift_Cards_5.json.gz"}"\n'
         f'items = "{folder / "meta_Gift_Cards.json.gz"}"\n'
     )
-    done = run_chain(recipe, tmp_path / "w", until="sequences")
+    done = run_chain(recipe, tmp_path / "w", until="pairs")
     items = done.outputs["sequences"].read("items", ["item_id"])["item_id"].to_pylist()
     raw = done.outputs["ingest"].read("raw_item_pairs").to_pylist()
-    found = done.outputs["sequences"].read("item_pairs").to_pylist()
+    found = done.outputs["pairs"].read("item_pairs").to_pylist()
     expected = [
         (row["item_id"], row["kind"], row["other_id"])
         for row in raw
@@ -888,4 +888,4 @@ def test_item_pairs_are_those_of_surviving_items(tmp_path: Path) -> None:
     assert sorted(kinds) == sorted(expected)
     assert found == sorted(found, key=lambda row: (row["item_index"], row["kind"], row["other_index"]))
     assert expected
-    assert done.outputs["sequences"].facts["left_out"]["item_pairs"] == len(raw) - len(found)
+    assert done.outputs["pairs"].facts["left_out"]["item_pairs"] == len(raw) - len(found)

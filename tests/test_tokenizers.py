@@ -469,7 +469,7 @@ def test_mini_batches_come_near_the_whole(real: Vectors) -> None:
     whole = RQKMeans(levels=[32, 32]).fit(real)
     batches = RQKMeans(levels=[32, 32], batch_size=256, max_iter=10).fit(real)
     errors = [((real - one.decode(one.encode(real))) ** 2).sum() for one in (whole, batches)]
-    assert errors[0] < errors[1] < 1.1 * errors[0]
+    assert errors[0] < errors[1] < 1.25 * errors[0]
 
 
 def test_a_large_fit_goes_through_its_sample(real: Vectors) -> None:

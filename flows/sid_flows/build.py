@@ -13,20 +13,18 @@ from prefect.cache_policies import NO_CACHE
 from sid_flows import execute, plan, prefect_settings, recipe
 from sid_pipelines import published
 from sid_pipelines.chain import PUBLISH
-from sid_warehouse import stages
 
 
+# The types of tasks' parameters are Any: Prefect keeps at exit what they name, and so what that reaches.
 @task(cache_policy=NO_CACHE, persist_result=False)
-def stage(
-    of: plan.Plan, planned: plan.PlannedStage, inputs: dict[str, stages.StageOutput]
-) -> stages.StageOutput:
-    """Run one stage, or reuse its output."""
+def stage(of: Any, planned: Any, inputs: Any) -> Any:
+    """Run one stage of a plan, or reuse its output; inputs: outputs by label."""
     return execute.execute(of, planned, inputs)
 
 
 @task(name=PUBLISH, cache_policy=NO_CACHE, persist_result=False)
-def publish(of: plan.Plan, outputs: dict[str, stages.StageOutput]) -> dict[str, Any]:
-    """Publish the release."""
+def publish(of: Any, outputs: Any) -> dict[str, Any]:
+    """Publish the release that the outputs of a plan's stages, by label, make."""
     return execute.finish(of, outputs)
 
 
@@ -47,15 +45,14 @@ def build(
     prefect_settings.bind_server_to_us()
     made = plan.make_plan(recipe_path, recipe.warehouse_path(warehouse), overrides or (), until)
     made.store.sweep()
-    outputs: dict[str, stages.StageOutput] = {}
+    outputs: dict[str, Any] = {}
     for planned in made.stages:
-        name = planned.stage.name
-        inputs = {parent: outputs[parent] for parent in planned.stage.parents}
-        outputs[name] = stage.with_options(name=name)(made, planned, inputs)
+        inputs = {label: outputs[label] for label in planned.step.inputs.values()}
+        outputs[planned.label] = stage.with_options(name=planned.label)(made, planned, inputs)
     if until is not None:
-        last = outputs[until]
+        last = list(outputs.values())[-1]
         return {
-            "stage": until,
+            "stage": list(outputs)[-1],
             "key": last.manifest["key"],
             "folder": str(last.folder),
             "ledger": outputs["clean"].facts["ledger"] if "clean" in outputs else [],

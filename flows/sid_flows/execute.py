@@ -19,19 +19,19 @@ from sid_warehouse.stages import StageOutput
 
 
 def execute(plan: Plan, planned: PlannedStage, inputs: Mapping[str, StageOutput]) -> StageOutput:
-    """Give the output of a stage, run now unless it is there already.
+    """Give the output of a stage, run now unless it is there already. inputs: outputs by label.
 
     Raises the stage's own SidmillError, and WarehouseError where the disk refuses.
     """
-    stage, report = planned.stage, reporter.get()
-    output = planned.done or plan.store.find(stage.name, planned.key)
+    label, report = planned.label, reporter.get()
+    output = planned.done or plan.store.find(planned.stage.name, planned.key)
     if output:
-        report.reused(stage.name, output.manifest["summary"])
+        report.reused(label, output.manifest["summary"])
     else:
-        report.started(stage.name)
+        report.started(label)
         output = _run(plan, planned, inputs)
-        report.finished(stage.name, output.manifest["summary"], output.manifest["seconds"])
-    if stage.name == "ingest":  # see Plan.check_limits
+        report.finished(label, output.manifest["summary"], output.manifest["seconds"])
+    if label == "ingest":  # see Plan.check_limits
         check_rejects(output.facts, plan.recipe.clean.max_reject_rate)
     return output
 
@@ -45,12 +45,12 @@ def _run(plan: Plan, planned: PlannedStage, inputs: Mapping[str, StageOutput]) -
     ):
         work = Work(
             params=planned.params,
-            inputs={name: inputs[name] for name in stage.parents},
+            inputs=planned.inputs(inputs),
             out=draft,
-            resources=Resources(memory=memory),
-            progress=lambda done, total: report.progress(stage.name, done, total),
+            resources=Resources(memory=memory, cache=plan.warehouse / "cache"),
+            progress=lambda done, total: report.progress(planned.label, done, total),
         )
-        with _refusals(plan, stage.name):
+        with _refusals(plan, planned.label):
             outcome = stage.run(work)
         return draft.commit(outcome.facts, outcome.summary)
 

@@ -1,29 +1,26 @@
 """The recipe: one typed TOML file with every default; an unknown key is refused with the nearest known."""
 
-import difflib
-import inspect
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     FiniteFloat,
-    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from sid_flows.embedding_sections import FUSED, EmbedSection, FuseSection, PairsSection
+from sid_flows.sections import Count, Moment, Rate, Section, listed, parameters, unknown
+from sid_pipelines.fusion import fusion_named
 from sid_pipelines.protocols import PROTOCOLS, protocol_named
 from sid_pipelines.sources import source_named
-from sid_pipelines.text import parse as parse_template
 from sid_schemas import DataError, RecipeError
 from sid_schemas.tables import EVENT_TYPES
 from sid_tokenizers import POLICIES, tokenizer_named
@@ -34,32 +31,6 @@ if TYPE_CHECKING:
     # Prefect keeps what the flow's types name at exit; these would keep DuckDB, which prints pages then.
     from sid_pipelines.protocols import Protocol
     from sid_pipelines.sources import Source
-
-Rate = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
-
-
-def _milliseconds(value: Any) -> Any:
-    """Give a moment in a recipe (ms, an ISO text, a TOML date or time; UTC without a zone) as ms."""
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            raise ValueError("expected milliseconds or a time such as 2016-10-01") from None
-    if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day)
-    if isinstance(value, datetime):
-        return int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp() * 1000)
-    return value
-
-
-Moment = Annotated[int | None, BeforeValidator(_milliseconds)]
-
-
-class Section(BaseModel):
-    """A part of the recipe: frozen, and strict about what it holds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class SourceSection(Section):
@@ -98,7 +69,7 @@ class SourceSection(Section):
     @property
     def parameters(self) -> dict[str, Any]:
         """Give every option of the source; the defaults live only there."""
-        return _parameters("source", source_named(self.kind), self)
+        return parameters("source", source_named(self.kind), self)
 
     @property
     def made(self) -> "Source":
@@ -124,14 +95,16 @@ class CleanSection(Section):
 
     exact_duplicates: Literal["drop", "keep"] = "drop"
     dedupe: Literal["first", "last", "all"] = "first"
-    events: list[str] = []
+    events: list[str] = Field(default_factory=list)
     min_value: FiniteFloat | None = None
     max_value: FiniteFloat | None = None
     since: Moment = None
     until: Moment = None
     max_events_per_user: Annotated[int, Field(ge=1)] | None = None
     without_metadata: Literal["auto", "keep", "drop"] = "auto"
-    require: list[Literal["title", "description", "brand", "price", "category_path", "image_ref"]] = []
+    require: list[Literal["title", "description", "brand", "price", "category_path", "image_ref"]] = Field(
+        default_factory=list
+    )
     k_core: KCore = Field(default_factory=KCore)
     k_core_method: Literal["iterative", "single-pass"] = "iterative"
     max_reject_rate: Rate = 0.01
@@ -187,34 +160,21 @@ class SplitSection(Section):
     @property
     def made(self) -> "Protocol":
         """Give the protocol with its parameters; the defaults live only there."""
-        return protocol_named(self.protocol, _parameters("split", PROTOCOLS[self.protocol], self))
-
-
-class EmbedSection(Section):
-    """One modality and its encoder."""
-
-    modality: Literal["text"] = "text"
-    model: str = "sentence-transformers/all-MiniLM-L6-v2"
-    template: str | None = None
-
-    @field_validator("template")
-    @classmethod
-    def _parses(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse_template(value)
-        return value
+        return protocol_named(self.protocol, parameters("split", PROTOCOLS[self.protocol], self))
 
 
 class TokenizeSection(BaseModel):
     """The tokenizer; its own parameters stand beside its name and have the constructor's defaults.
 
-    fit_scope: fit on items with a train event, or on all. fit_items: at most so many of them, drawn by
-    the seed, for catalogues that do not fit into memory; 0 for all.
+    vectors: the embedding it reads, the fused one or else the only one where it is empty. fit_scope: fit on
+    items with a train event, or on all. fit_items: at most so many of them, drawn by the seed, for
+    catalogues that do not fit into memory; 0 for all.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     tokenizer: str = "rq-kmeans"
+    vectors: str = ""
     fit_scope: Literal["train", "all"] = "train"
     fit_items: Count = 1_000_000
 
@@ -230,7 +190,7 @@ class TokenizeSection(BaseModel):
     @property
     def parameters(self) -> dict[str, Any]:
         """Give every parameter of the tokenizer's constructor; the defaults live only there."""
-        return _parameters("tokenize", tokenizer_named(self.tokenizer), self)
+        return parameters("tokenize", tokenizer_named(self.tokenizer), self)
 
 
 class CollisionsSection(Section):
@@ -258,7 +218,7 @@ class CollisionsSection(Section):
     @property
     def parameters(self) -> dict[str, Any]:
         """Give every parameter of the policy; the defaults live only there."""
-        return _parameters("collisions", POLICIES[self.policy], self)
+        return parameters("collisions", POLICIES[self.policy], self)
 
 
 class GatesSection(Section):
@@ -266,13 +226,16 @@ class GatesSection(Section):
 
     max_collision_rate: Rate | None = None  # what the policy promises: 0, or for `capacity` its group size
     leakage: Literal["fail", "warn"] = "fail"  # where the audit finds what the split protocol forbids
+    max_zero_vectors: Rate = 0.0  # share of items that have a modality and yet a zero vector
+    max_duplicate_vectors: Rate | None = None  # share whose vector is another's: no quantizer separates them
+    min_coverage: Rate | None = None  # share of items that must have each modality
     max_tie_rate: Rate | None = None  # share of test events at the same time as the event before them
 
 
 class ExportSection(Section):
     """Trainer formats to write after publishing; this version has none yet."""
 
-    formats: list[str] = []
+    formats: list[str] = Field(default_factory=list)
 
     @field_validator("formats")
     @classmethod
@@ -297,7 +260,9 @@ class Recipe(Section):
     items: ItemsSection = Field(default_factory=ItemsSection)
     clean: CleanSection = Field(default_factory=CleanSection)
     split: SplitSection = Field(default_factory=SplitSection)
-    embed: list[EmbedSection] = Field(default_factory=lambda: [EmbedSection()], min_length=1, max_length=1)
+    pairs: PairsSection = Field(default_factory=PairsSection)
+    embed: list[EmbedSection] = Field(default_factory=lambda: [EmbedSection()], min_length=1)
+    fuse: FuseSection | None = None
     tokenize: TokenizeSection = Field(default_factory=TokenizeSection)
     collisions: CollisionsSection = Field(default_factory=CollisionsSection)
     gates: GatesSection = Field(default_factory=GatesSection)
@@ -318,10 +283,77 @@ class Recipe(Section):
             raise ValueError(f"collisions.policy = {policy.name!r} with {tokenizer.name!r}: {problem}")
         return self
 
+    @model_validator(mode="after")
+    def _embeddings_fit(self) -> "Recipe":
+        modalities = {one.name: one.modality for one in self.embed}
+        if len(modalities) < len(self.embed) or any(name.startswith(FUSED) for name in modalities):
+            raise ValueError(f"embed: every [[embed]] needs a name of its own, and {FUSED!r} is taken")
+        for one in self.embed:
+            clash = [f"{one.name}_{suffix}" for suffix in one.further if f"{one.name}_{suffix}" in modalities]
+            if clash:
+                raise ValueError(f"embed: {one.model} writes a table {clash[0]!r} too; rename that [[embed]]")
+        sources = {one.name for one in self.embed if one.missing != "map"}
+        for one in self.embed:
+            if one.missing == "map" and one.map_from not in sources - {one.name}:
+                raise ValueError(
+                    f"embed.map_from = {one.map_from!r}: expected another [[embed]], itself not mapped; "
+                    f"there are: {', '.join(sorted(sources - {one.name})) or 'none'}"
+                )
+        if self.fuse:
+            if len(set(self.fuse.inputs)) < len(self.fuse.inputs):
+                raise ValueError(f"fuse.inputs = {self.fuse.inputs}: expected each name once")
+            for name in self.fuse.inputs:
+                if name not in modalities:
+                    raise ValueError(f"fuse.inputs: no [[embed]] is called {name!r}; {listed(modalities)}")
+            try:
+                method = fusion_named(self.fuse.method)(**self.fuse.options)
+                method.check_params({name: modalities[name] for name in self.fused})
+            except DataError as error:
+                raise ValueError(f"fuse: {error}") from None
+            if (
+                method.needs_pairs
+                and not self.pairs.parameters["kinds"]
+                and "item_pairs" not in self.source.made.yields
+            ):
+                raise ValueError(
+                    f"fuse.method = {self.fuse.method!r} needs item pairs; set [pairs] kinds = ['swing']"
+                )
+        if self.tokenize.vectors and self.tokenize.vectors not in self.vectors_there:
+            raise ValueError(f"tokenize.vectors = {self.tokenize.vectors!r}: {listed(self.vectors_there)}")
+        if not self.tokenize.vectors and not self.fuse and len(self.embed) > 1:
+            raise ValueError(
+                "tokenize.vectors: with several [[embed]] and no [fuse], say which to tokenize; "
+                f"{listed(self.vectors_there)}. Or add [fuse]"
+            )
+        return self
+
     @property
-    def template(self) -> str:
-        """Give the text template, the source's own where the recipe names none."""
-        return self.embed[0].template or self.source.made.template
+    def fused(self) -> list[str]:
+        """Give the names of the embeddings that are fused, in order."""
+        return (self.fuse.inputs or [one.name for one in self.embed]) if self.fuse else []
+
+    @property
+    def vectors_there(self) -> list[str]:
+        """Give the names of all embeddings that may be tokenized."""
+        return [*(one.name for one in self.embed), *([FUSED] if self.fuse else [])]
+
+    @property
+    def tokenized(self) -> str:
+        """Give the name of the embedding that is tokenized."""
+        return self.tokenize.vectors or self.vectors_there[-1]
+
+    @property
+    def text(self) -> EmbedSection | None:
+        """Give the text embedding whose template fills the column `text` of items: the first."""
+        return next((one for one in self.embed if one.modality == "text"), None)
+
+    def filling(self, of: EmbedSection | None) -> dict[str, Any]:
+        """Give how the texts of an embedding are made, by the source's own template where it names none."""
+        of = of or EmbedSection()
+        return {
+            "template": of.template or self.source.made.template,
+            "clean_text": of.clean_text is not False,
+        }
 
     def as_written(self) -> dict[str, Any]:
         """Give the recipe with every default spelled out, as lineage keeps it."""
@@ -330,7 +362,13 @@ class Recipe(Section):
         written["split"] |= self.split.made.params()
         written["tokenize"] |= self.tokenize.parameters
         written["collisions"] |= self.collisions.parameters
-        written["embed"][0]["template"] = self.template
+        written["pairs"] |= self.pairs.parameters
+        for section, entry in zip(written["embed"], self.embed, strict=True):
+            section |= entry.options
+            if entry.modality == "text":
+                section |= self.filling(entry)
+        if self.fuse:
+            written["fuse"] |= {"inputs": self.fused, **self.fuse.options}
         return written
 
 
@@ -353,36 +391,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: {error}") from error
 
 
-def _parameters(section: str, owner: type, given_in: BaseModel) -> dict[str, Any]:
-    """Give every parameter of a constructor: those given beside the name, strictly typed, and defaults."""
-    given = dict(given_in.__pydantic_extra__ or {})
-    constructor = _constructor(owner)
-    for name in given:
-        if name not in constructor:
-            others = [kind for kind, protocol in PROTOCOLS.items() if name in _constructor(protocol)]
-            if section == "split" and others:
-                raise RecipeError(f"split.{name} is a parameter of {', '.join(others)}, not of this protocol")
-            known = [f"{section}.{key}" for key in [*constructor, *type(given_in).model_fields]]
-            raise RecipeError(_unknown(f"{section}.{name}", known))
-    values = {}
-    for name, one in constructor.items():
-        try:
-            value = TypeAdapter(one.annotation).validate_python(given.get(name, one.default), strict=True)
-        except ValidationError as error:
-            raise ValueError(f"{name} = {given[name]!r}: {error.errors()[0]['msg']}") from None
-        values[name] = list(value) if isinstance(value, tuple) else value
-    return values
-
-
-def _constructor(owner: type) -> dict[str, inspect.Parameter]:
-    signature = inspect.signature(owner.__init__).parameters  # type: ignore[misc]
-    return {name: one for name, one in signature.items() if name != "self"}
-
-
 def _override(values: dict[str, Any], override: str) -> None:
     """Lay one `tokenize.seed=2` over the recipe; the value is TOML, or else taken as a string."""
     key, equals, text = override.partition("=")
     names = key.strip().split(".")
+    if names[0] == "embed" and "embed" not in values:
+        values["embed"] = [{}]  # the one that a recipe without any has
     if not equals or not all(names):
         raise RecipeError(f"--set {override!r}: expected key=value, such as tokenize.seed=2")
     try:
@@ -390,12 +404,12 @@ def _override(values: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text
     target: Any = values
-    for name in names[:-1]:
-        if name == "embed" and isinstance(target.get(name, []), list):  # [[embed]] has one entry
-            target.setdefault(name, [{}])
-            target = target[name][0]
-            continue
+    inner = names[:-1]
+    while inner:
+        name = inner.pop(0)
         target = target.setdefault(name, {})
+        if isinstance(target, list):
+            target = _entry(target, inner, override)
         if not isinstance(target, dict):
             raise RecipeError(f"--set {override!r}: {name!r} is not a section of the recipe")
     if names == ["clean", "k_core"] or not isinstance(target.get(names[-1]), dict):
@@ -404,11 +418,21 @@ def _override(values: dict[str, Any], override: str) -> None:
         raise RecipeError(f"--set {override!r}: {key.strip()!r} is a section; set a key inside it")
 
 
+def _entry(entries: list[Any], inner: list[str], override: str) -> Any:
+    """Give the [[embed]] that `embed.NAME.key` names, or the only one for `embed.key`; takes the name off."""
+    names = [str(one.get("name", one.get("modality", "text"))) for one in entries if isinstance(one, dict)]
+    if inner and inner[0] in names:
+        return entries[names.index(inner.pop(0))]
+    if len(entries) == 1 and not inner:
+        return entries[0]
+    raise RecipeError(f"--set {override!r}: which [[embed]]? Write embed.NAME.key; {listed(names)}")
+
+
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int))
     if problem["type"] == "extra_forbidden":
-        return _unknown(where, list(_keys(Recipe)))
+        return unknown(where, list(_keys(Recipe)))
     if problem["type"] == "missing":
         return f"{where}: is missing; expected a value"
     got = "" if isinstance(problem["input"], Mapping) else f", got {problem['input']!r}"
@@ -425,11 +449,6 @@ def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             keys += _keys(inner, f"{prefix}{name}.")
     return keys
-
-
-def _unknown(key: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-    return f"unknown key {key!r}; the nearest known one is {near[0]!r}"
 
 
 def warehouse_path(given: str | Path | None) -> Path:

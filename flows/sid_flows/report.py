@@ -43,6 +43,22 @@ def render(record: Mapping[str, Any], metrics: Mapping[str, Any], outputs: Mappi
             ["step", "interactions", "users", "items", "removed", "kept", "reason"],
             _waterfall(metrics["ledger"]),
         ),
+        "<h2>Embeddings</h2>",
+        _table(
+            [
+                "embedding",
+                "model",
+                "numbers",
+                "has it",
+                "coverage",
+                "without it",
+                "zero",
+                "duplicates",
+                "fit",
+            ],
+            _embeddings(metrics["embeddings"]),
+        ),
+        f"<p>{escape(_tokenized(metrics))}</p>",
         "<h2>Codes</h2>",
         f"<p>{escape(metrics['tokenizer']['tokenizer'])}, fitted on "
         f"{metrics['tokenizer']['fit_items']:,} {escape(metrics['tokenizer']['fit_scope'])}. Use of each "
@@ -167,6 +183,31 @@ def _files_read(seen: Mapping[str, Mapping[str, Any]]) -> Iterable[Sequence[Any]
             one["rejects"],
             "; ".join(why),
         ]
+
+
+def _embeddings(embeddings: Mapping[str, Mapping[str, Any]]) -> Iterable[Sequence[Any]]:
+    for name, one in embeddings.items():
+        yield [
+            name.removeprefix("embeddings_"),
+            one.get("model") or one.get("method") or "",
+            f"{one['dim']} {one['dtype']}",
+            one["present"],
+            _bar(one["present"] / max(one["items"], 1)),
+            f"{one['missing']:,}: {one['missing_rule']}" if one["missing"] else "none",
+            one["zero_vectors"],
+            one["duplicate_vectors"],
+            one["fit_scope"],
+        ]
+
+
+def _tokenized(metrics: Mapping[str, Any]) -> str:
+    """Say which vectors were tokenized, and how many no quantizer can tell apart."""
+    repeated = metrics["tokenizer"]["duplicate_vectors"]
+    name = metrics["tokenizer"]["vectors"].removeprefix("embeddings_")
+    said = f"Tokenized: {name}."
+    if repeated:
+        said += f" {repeated:,} items repeat another's vector exactly; no quantizer can tell them apart."
+    return said
 
 
 def _findings(findings: Sequence[Mapping[str, Any]]) -> Iterable[Sequence[Any]]:

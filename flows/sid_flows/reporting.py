@@ -30,7 +30,7 @@ class LineReporter:
 
     def __init__(self) -> None:
         """Start with no line shown."""
-        self._shown = time.monotonic()
+        self._shown = self._began = time.monotonic()
 
     def line(self, text: str) -> None:
         """Put out one line."""
@@ -38,20 +38,30 @@ class LineReporter:
 
     def started(self, stage: str) -> None:
         """Say nothing: the end says it all."""
+        self._began = time.monotonic()
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Say how far a long stage is, every few seconds."""
         if time.monotonic() - self._shown >= EVERY and done < total:
             self._shown = time.monotonic()
-            self.line(f"{stage:<12}{done:,} of {total:,}")
+            self.line(f"{stage:<11} {done:,} of {total:,}{self._pace(done, total)}")
+
+    def _pace(self, done: int, total: int) -> str:
+        """Give items a second and the time left, counted from when the stage began."""
+        if not done:
+            return ""
+        rate = done / max(self._shown - self._began, 1e-9)
+        left = (total - done) / max(rate, 1e-9)
+        shown = f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
+        return f", {rate:,.0f}/s, {shown} left"
 
     def finished(self, stage: str, summary: str, seconds: float) -> None:
         """Say what came out."""
-        self.line(f"{stage:<12}{summary}  ({seconds:.1f} s)")
+        self.line(f"{stage:<11} {summary}  ({seconds:.1f} s)")
 
     def reused(self, stage: str, summary: str) -> None:
         """Say what was there."""
-        self.line(f"{stage:<12}{summary}  (reused)")
+        self.line(f"{stage:<11} {summary}  (reused)")
 
 
 class LogReporter(LineReporter):

@@ -1,11 +1,19 @@
-"""The chain, in order. A stage reads only what stands to its left."""
+"""The chain, in order. A stage reads only what stands to its left.
+
+`embed` is a step of several kinds of stages, one run for each [[embed]] of a recipe; which stages a
+recipe needs, and from which others each reads, is `sid_flows.wiring`.
+"""
 
 from sid_pipelines import (
     clean,
     collisions,
-    embed,
+    embed_collaborative,
+    embed_image,
+    embed_text,
+    fuse,
     gates,
     ingest,
+    pairs,
     sequences,
     split,
     text,
@@ -19,10 +27,25 @@ CHAIN: tuple[Stage, ...] = (
     split.STAGE,
     text.STAGE,
     sequences.STAGE,
-    embed.STAGE,
+    pairs.STAGE,
+    embed_text.STAGE,
+    embed_image.STAGE,
+    embed_collaborative.STAGE,
+    fuse.STAGE,
     tokenize.STAGE,
     collisions.STAGE,
     gates.STAGE,
 )
 PUBLISH = "publish"  # the last step; its output is a release, not a stage folder
-STEPS = (*(stage.name for stage in CHAIN), PUBLISH)
+
+
+def step_of(stage: Stage) -> str:
+    """Give the step of the chain that a stage belongs to: `embed` for every kind of embedding.
+
+    >>> step_of(embed_image.STAGE), step_of(split.STAGE)
+    ('embed', 'split')
+    """
+    return stage.name.partition("_")[0]
+
+
+STEPS = (*dict.fromkeys(step_of(stage) for stage in CHAIN), PUBLISH)

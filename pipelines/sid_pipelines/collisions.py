@@ -38,7 +38,7 @@ def run(work: Work) -> Outcome:
     table = coded.read("codes")
     codes = matrix(table["codes"]).astype(np.int32, copy=False)
     fitted = table["fitted"].to_numpy()
-    vectors = StoredVectors.of(work.inputs["embed"])
+    vectors = StoredVectors.of(work.inputs["vectors"])
     tokenizer = load(coded.folder / "tokenizer")
     policy = policy_named(params.policy, params.params)
     with connect(spill=work.out.spill, memory=work.resources.duckdb) as connection:
@@ -150,4 +150,4 @@ def _way_back(sids: Codes, slots: npt.NDArray[np.int32]) -> pa.Table:
     )
 
 
-STAGE = Stage("collisions", revision=3, parents=("clean", "split", "embed", "tokenize"), run=run)
+STAGE = Stage("collisions", revision=4, parents=("clean", "split", "tokenize"), run=run)

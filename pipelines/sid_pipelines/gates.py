@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from sid_pipelines import placed
 from sid_pipelines.audit import Finding, breaches, finding, leak_checks
+from sid_pipelines.embedded import embeddings_of, tables_of
 from sid_pipelines.promises import SidShape, same_items, sid_promises
 from sid_pipelines.protocols import Protocol, protocol_named
 from sid_pipelines.stage import Outcome, Stage, Work
@@ -33,7 +34,8 @@ PUBLISHED: Mapping[str, tuple[str, ...]] = {  # in the order of checks; those th
     "ingest": ("rejects",),
     "clean": ("users",),
     "split": ("interactions",),
-    "sequences": ("items", "sequences", "train", "valid", "test", "impressions", "item_pairs"),
+    "sequences": ("items", "sequences", "train", "valid", "test", "impressions"),
+    "pairs": ("item_pairs",),
     "collisions": ("sids", "sid_to_items"),
 }
 LEAK = "leak_"  # how names of checks begin that [gates] leakage is about
@@ -45,12 +47,17 @@ class GatesParams:
 
     max_collision_rate: None for what the collision policy promises. leakage: "fail" where a leak that the
     split protocol forbids refuses the release, "warn" where it is only kept. max_tie_rate: the share of
-    test events that may have the time of the event before them; None for any.
+    test events that may have the time of the event before them; None for any. max_zero_vectors,
+    max_duplicate_vectors: the share of items that have a modality and a vector of zeros, or one that another
+    item has too. min_coverage: the share of items that must have each modality.
     """
 
     max_collision_rate: float | None
     leakage: str = "fail"
     max_tie_rate: float | None = None
+    max_zero_vectors: float = 0.0
+    max_duplicate_vectors: float | None = None
+    min_coverage: float | None = None
 
 
 def run(work: Work) -> Outcome:
@@ -68,8 +75,10 @@ def run(work: Work) -> Outcome:
         checks += placed.shown_promises(tables, split.facts.get("cuts"))
         checks += leak_checks(_protocol(split), split.facts)
         checks += _tie_checks(params.max_tie_rate)
-        for name in ("sids", work.inputs["embed"].facts["name"]):
-            checks += same_items(name)
+        checks += same_items("sids")
+        for name in tables:
+            if name.startswith("embeddings_"):
+                checks += [*same_items(name), *_vector_checks(name, params)]
         measured = measure(connection, checks)
         measured["sids"]["trie_differs"] = _trie_differs(work.inputs["collisions"], len(shape.levels))
         checks.append(Check("sids", "trie_differs", "", "the trie holds the SIDs", minimum=0, maximum=0))
@@ -97,8 +106,9 @@ def published_tables(outputs: Mapping[str, StageOutput]) -> dict[str, Path]:
         for name in names
         if name in outputs[stage].manifest["rows"]
     }
-    embedded = outputs["embed"]
-    return tables | {embedded.facts["name"]: embedded.folder}
+    for output in embeddings_of(outputs).values():
+        tables |= dict.fromkeys(tables_of(output), output.folder)
+    return tables
 
 
 def _view_all(
@@ -125,6 +135,38 @@ def _tie_checks(max_tie_rate: float | None) -> list[Check]:
         from placed where split = 'test')"""
     why = "share of test events at the same time as the event before them"
     return [Check("interactions", "test_tie_rate", rate, why, minimum=0, maximum=max_tie_rate)]
+
+
+def _vector_checks(table: str, params: GatesParams) -> list[Check]:
+    """Give the checks of one embedding, over the items that have the modality."""
+    distinct = "(count(*) filter (where present) - count(distinct hash(vector)) filter (where present))"
+    zero = "count(*) filter (where present and list_max(list_transform(vector, lambda x: abs(x))) = 0)"
+    checks = [
+        Check(
+            table,
+            "zero_vectors",
+            f"{zero} / greatest(count(*) filter (where present), 1)",
+            "share of vectors that are zero; [gates] max_zero_vectors allows some",
+            minimum=0,
+            maximum=params.max_zero_vectors,
+        )
+    ]
+    if params.max_duplicate_vectors is not None:
+        checks.append(
+            Check(
+                table,
+                "duplicate_vectors",
+                f"{distinct} / greatest(count(*) filter (where present), 1)",
+                "share of vectors that repeat another item's; no quantizer separates them",
+                minimum=0,
+                maximum=params.max_duplicate_vectors,
+            )
+        )
+    if params.min_coverage is not None:
+        coverage = "count(*) filter (where present) / count(*)"
+        why = "share of items that have this modality"
+        checks.append(Check(table, "coverage", coverage, why, minimum=params.min_coverage))
+    return checks
 
 
 def _fit_scope(connection: duckdb.DuckDBPyConnection, tokenized: StageOutput) -> Finding:
@@ -227,8 +269,8 @@ def summary_of(gates: StageOutput) -> list[dict[str, Any]]:
 
 STAGE = Stage(
     "gates",
-    revision=4,
-    parents=("ingest", "clean", "split", "sequences", "embed", "tokenize", "collisions"),
+    revision=5,
+    parents=("ingest", "clean", "split", "sequences", "pairs", "tokenize", "collisions"),
     run=run,
-    needs=("great_expectations", "quality"),
+    needs=lambda params: ("great_expectations", "quality"),
 )

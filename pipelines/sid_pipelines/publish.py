@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from sid_pipelines import published
+from sid_pipelines.embedded import embeddings_of
 from sid_pipelines.gates import published_tables, summary_of
 from sid_warehouse import catalog, files, parquet, releases
 from sid_warehouse.stages import StageOutput
 
-REVISION = 3
+REVISION = 4
 Render = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, StageOutput]], str]
 EXTRA_FILES: Mapping[str, tuple[str, ...]] = {
     "sequences": ("sequences.arrow", "train.arrow", "valid.arrow", "test.arrow"),
@@ -50,21 +51,27 @@ def publish(
     }
     for stage, names in EXTRA_FILES.items():
         contents |= {name: outputs[stage].folder / name for name in names}
+    embedded = embeddings_of(outputs)
+    for output in embedded.values():  # fitted transforms and the like
+        kept = (name for name in output.manifest["files"] if not name.endswith(".parquet"))
+        contents |= {name: output.folder / name for name in kept}
     hashes = {
         output.folder / name: entry["sha256"]
         for output in outputs.values()
         for name, entry in output.manifest["files"].items()
     }
     expected = {name: hashes[path] for name, path in contents.items()}
-    embedded = outputs["embed"].facts
     record = {
         "dataset": dataset,
         "fingerprint": fingerprint({name: output.manifest["key"] for name, output in outputs.items()}),
         "recipe": recipe,
         "raw_files": raw_files,
         "rows": {name: parquet.rows(folder, name) for name, folder in tables.items()},
-        "embeddings": {embedded["name"]: embedded},
-        "fit_scopes": {"tokenizer": outputs["tokenize"].facts["fit_scope"]},
+        "embeddings": described_embeddings(embedded),
+        "fit_scopes": {
+            **{output.facts["name"]: output.facts["fit_scope"] for output in embedded.values()},
+            "tokenizer": outputs["tokenize"].facts["fit_scope"],
+        },
         "stages": {name: _lineage(output) for name, output in outputs.items()},
         "gates": summary_of(outputs["gates"]),
     }
@@ -78,6 +85,16 @@ def publish(
     return release
 
 
+def described_embeddings(embedded: Mapping[str, StageOutput]) -> dict[str, Any]:
+    """Give what each embedding table is, by its name; one written beside another has what is its own."""
+    described = {}
+    for output in embedded.values():
+        described[output.facts["name"]] = output.facts
+        for further in output.facts.get("further", []):
+            described[further["name"]] = {**output.facts, "further": [], **further}
+    return described
+
+
 def gather_metrics(outputs: Mapping[str, StageOutput]) -> dict[str, Any]:
     """Give what `metrics.json` holds: the stages' facts under the names of the field."""
     tokenized, resolved = outputs["tokenize"].facts, outputs["collisions"].facts
@@ -86,6 +103,8 @@ def gather_metrics(outputs: Mapping[str, StageOutput]) -> dict[str, Any]:
         "rejects": outputs["ingest"].facts["rejects"],
         "split": outputs["split"].facts,
         "samples": outputs["sequences"].facts["samples"],
+        "item_pairs": outputs["pairs"].facts,
+        "embeddings": described_embeddings(embeddings_of(outputs)),
         "tokenizer": tokenized,
         "collisions": resolved,
         "audit": outputs["gates"].facts["findings"],

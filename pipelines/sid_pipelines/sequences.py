@@ -50,7 +50,7 @@ class SequencesParams:
 
 
 def run(work: Work) -> Outcome:
-    """Write items, sequences, train, valid and test; impressions and item_pairs where the source has them."""
+    """Write items, sequences, train, valid and test; impressions where the source has them."""
     params: SequencesParams = work.params
     clean, split, text = (work.inputs[name] for name in ("clean", "split", "text"))
     parts = split.parts("interactions")
@@ -244,4 +244,4 @@ def _last_on_same_item(chunk: Chunk) -> Rows:
     return last
 
 
-STAGE = Stage("sequences", revision=4, parents=("ingest", "clean", "split", "text"), run=run)
+STAGE = Stage("sequences", revision=5, parents=("ingest", "clean", "split", "text"), run=run)

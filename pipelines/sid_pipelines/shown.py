@@ -1,4 +1,4 @@
-"""Impressions and item pairs, where the source has them, under our own numbers and with their split.
+"""Impressions, where the source has them, under our own numbers and with their split.
 
 Lists stream through in batches and are sorted by user bucket by bucket, then walked along with the
 interactions, so memory grows with users and items, not with lists.
@@ -19,7 +19,7 @@ from sid_pipelines.audit import Finding, finding
 from sid_pipelines.buckets import bounds, divided
 from sid_pipelines.chunks import CONTEXT, TEST, TRAIN, VALID, Chunk, Labels, Mask, Rows, chunks
 from sid_pipelines.stage import Work
-from sid_schemas.tables import IMPRESSIONS, ITEM_PAIRS, SPLIT_NAMES
+from sid_schemas.tables import IMPRESSIONS, SPLIT_NAMES
 from sid_warehouse.db import view
 
 LISTED = ("items", "clicked", "positions", "propensities")
@@ -32,14 +32,14 @@ EVENTS = ["user_index", "item_index", "ts", "split"]
 
 @dataclass(frozen=True)
 class Shown:
-    """What was written: how many lists, shown items and pairs were left out, and what the audit found."""
+    """What was written: how many lists and shown items were left out, and what the audit found."""
 
     left_out: dict[str, int] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
 
 def write(work: Work, connection: duckdb.DuckDBPyConnection) -> Shown:
-    """Write `impressions` and `item_pairs`.
+    """Write `impressions`, where the source has them.
 
     connection: with views `events` (interactions with their split), `users`, `items_clean`.
     """
@@ -47,10 +47,6 @@ def write(work: Work, connection: duckdb.DuckDBPyConnection) -> Shown:
     shown = Shown()
     if "raw_impressions" in ingest.manifest["rows"]:
         _write_impressions(work, connection, shown)
-    if "raw_item_pairs" in ingest.manifest["rows"]:
-        view(connection, "raw_item_pairs", ingest.parts("raw_item_pairs"))
-        written = work.out.write(ITEM_PAIRS, _pairs(connection).to_arrow_reader())
-        shown.left_out["item_pairs"] = ingest.manifest["rows"]["raw_item_pairs"] - written
     return shown
 
 
@@ -211,12 +207,3 @@ def _most_held_out(
     last = np.searchsorted(keys, wanted, side="right") - 1
     found = (own[lists] >= 0) & (last >= 0) & (keys[last] == wanted)
     return np.where(found, strictness[last], -1)
-
-
-def _pairs(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
-    return connection.sql("""
-        select item.item_index, other.item_index as other_index, kind, null::double as score
-        from raw_item_pairs as pair
-        join items_clean as item using (item_id)
-        join items_clean as other on other.item_id = pair.other_id
-        order by item.item_index, kind, other_index""")

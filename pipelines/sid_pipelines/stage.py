@@ -4,6 +4,7 @@ import importlib.util
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from sid_schemas import MissingExtraError
@@ -11,6 +12,7 @@ from sid_warehouse import files
 from sid_warehouse.stages import FORMAT, StageDraft, StageOutput
 
 DUCKDB_SHARE = 0.5
+Needs = tuple[str, str] | None  # an optional package, and the extra that brings it
 Progress = Callable[[int, int], None]  # done, total
 
 
@@ -19,6 +21,7 @@ class Resources:
     """What a stage may use. It must not shape the output, so it is no part of the fingerprint."""
 
     memory: str = "8GiB"
+    cache: Path = Path(".sidmill-cache")  # what runs and data sets share: content-addressed, safe to delete
 
     @property
     def duckdb(self) -> str:
@@ -59,12 +62,13 @@ class Stage:
     revision: int
     parents: tuple[str, ...]
     run: Callable[[Work], Outcome]
-    needs: tuple[str, str] | None = None  # an optional package, and the extra that brings it
+    needs: Callable[[Any], Needs] = lambda params: None  # by its parameters
 
-    def check_needs(self) -> None:
+    def check_needs(self, params: Any) -> None:
         """Raise MissingExtraError where the optional package is not installed; it is not imported."""
-        if self.needs and importlib.util.find_spec(self.needs[0]) is None:
-            raise MissingExtraError(f"Stage {self.name!r} ({self.needs[0]})", self.needs[1])
+        needs = self.needs(params)
+        if needs and importlib.util.find_spec(needs[0]) is None:
+            raise MissingExtraError(f"Stage {self.name!r} ({needs[0]})", needs[1])
 
     def identity(self, params: Any, parents: Mapping[str, str]) -> dict[str, Any]:
         """Give everything that decides the output; its digest is the stage's key."""

@@ -1,40 +1,102 @@
-"""Text: fill the template for every item, by a stated rule for what is missing."""
+"""Text: fill the template for every item, by a stated rule for what is missing.
 
+Shop data carries what web pages and scripts left in it: tags and entities, Python lists as text, control
+characters. `cleaned` takes these out of every field before the template is filled, unless the recipe says
+clean_text = false. Items stream through in blocks, so memory does not grow with what is written about them.
+"""
+
+import ast
+import hashlib
+import html
+import re
 import string
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sid_pipelines.stage import Outcome, Stage, Work, count
+from sid_pipelines.vector_cache import content_key
 from sid_schemas import RecipeError
 from sid_schemas.tables import TEXTS
 
 FIELDS = ("title", "description", "brand", "price", "category_path", "domain")
 ALIASES = {"genres": "category_path", "categories": "category_path"}
 SEPARATORS = " .,;:|-\n\t"
+ROWS = 65_536  # items per block
+
+# What may need cleaning; most texts hold none of it.
+SUSPECT = re.compile(r"""[<&\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u2060\ufeff]|^\s*\[""")
+HIDDEN = re.compile(r"<!--.*?-->|<(script|style)\b[^<>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+# A tag has a name and, unless it has an attribute with a value, at most one word more: "a<b and 3 > 2" and
+# "<300 V" are none. One that is cut off at the end must have an attribute.
+TAG = re.compile(
+    r"</?[A-Za-z][A-Za-z0-9:-]*(?:\s+[A-Za-z-]+)?\s*/?>"
+    r"|<[A-Za-z][A-Za-z0-9:-]*\s[^<>=]*=[^<>]*(?:>|$)"
+)
+ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{0,31});")
+INVISIBLE = re.compile(r"[\xad\u200b-\u200f\u2060\ufeff]")  # soft hyphens, joiners, byte order marks
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+LIST_START = re.compile(r"""\[+\s*(['"]|\]|None\b|nan\b)""")
+NO_LIST = re.compile(r"\[[^\[\]]*\]\s*\S")  # as in the title '["Heroes"] (2004)'
+ESCAPED = re.compile(r"""\\([nrt'"])""")
+LIST_ENDS = re.compile(r"""^\[+\s*['"]|['"]?\s*\]*$""")
+LIST_COMMA = re.compile(r"""['"],\s*['"]""")
 
 
 @dataclass(frozen=True)
 class TextParams:
-    """What text depends on."""
+    """What text depends on. clean_text: take tags, entities, list remains and control characters out."""
 
     template: str
+    clean_text: bool = True
+
+
+@dataclass
+class _Tally:
+    empty: int
+    digests: list[bytes]
+
+    @property
+    def distinct(self) -> int:
+        """Give the number of distinct texts, from 16 bytes of each."""
+        return len(np.unique(np.frombuffer(b"".join(self.digests), dtype="V16")))
 
 
 def run(work: Work) -> Outcome:
     """Write `texts`: the filled template of every item."""
     params: TextParams = work.params
-    template = parse(params.template)
-    items = work.inputs["clean"].read("items_clean")
-    texts = [fill(template, row) for row in items.select(FIELDS).to_pylist()]
-    table = items.select(["item_index", "item_id"]).append_column("text", pa.array(texts, pa.string()))
-    work.out.write(TEXTS, table)
-    empty = sum(not text for text in texts)
-    facts = {"template": params.template, "empty": empty, "distinct": len(set(texts))}
-    summary = f"{count(len(texts), 'text')}, {facts['distinct']:,} distinct, {empty:,} empty"
-    return Outcome(facts, summary)
+    tally = _Tally(0, [])
+    rows = work.out.write(TEXTS, _filled(work, parse(params.template), params.clean_text, tally))
+    distinct = tally.distinct
+    facts = {
+        "template": params.template,
+        "template_sha256": hashlib.sha256(params.template.encode()).hexdigest(),
+        "clean_text": params.clean_text,
+        "empty": tally.empty,
+        "distinct": distinct,
+    }
+    return Outcome(facts, f"{count(rows, 'text')}, {distinct:,} distinct, {tally.empty:,} empty")
+
+
+def _filled(
+    work: Work, template: list[tuple[str, str | None]], clean: bool, tally: _Tally
+) -> Iterator[pa.RecordBatch]:
+    names = {ALIASES.get(name, name) for _, name in template if name is not None}
+    columns = ["item_index", "item_id", *(name for name in FIELDS if name in names)]
+    for part in work.inputs["clean"].parts("items_clean"):
+        with pq.ParquetFile(part, pre_buffer=False) as file:
+            for batch in file.iter_batches(ROWS, columns=columns):
+                fields = batch.select(columns[2:]).to_pylist()
+                texts = [fill(template, row, clean=clean) for row in fields]
+                tally.empty += sum(not text for text in texts)
+                tally.digests.append(b"".join(content_key(text.encode()) for text in texts))
+                # In the order of TEXTS; items_clean may hold its columns in another.
+                kept = [batch.column("item_index"), batch.column("item_id"), pa.array(texts, pa.string())]
+                yield pa.RecordBatch.from_arrays(kept, names=["item_index", "item_id", "text"])
 
 
 def parse(template: str) -> list[tuple[str, str | None]]:
@@ -57,8 +119,8 @@ def parse(template: str) -> list[tuple[str, str | None]]:
     return parsed
 
 
-def fill(template: list[tuple[str, str | None]], item: Mapping[str, Any]) -> str:
-    """Fill one item's template. Runs of white space become one blank.
+def fill(template: list[tuple[str, str | None]], item: Mapping[str, Any], *, clean: bool = True) -> str:
+    """Fill one item's template. Runs of white space become one blank. clean: see `cleaned`.
 
     A field without a value is left out together with the literal before it and a bracket that closes
     right behind it; separators that then stand at the beginning are cut.
@@ -79,7 +141,7 @@ def fill(template: list[tuple[str, str | None]], item: Mapping[str, Any]) -> str
         if name is None:
             text += literal
             continue
-        value = _as_text(item.get(ALIASES.get(name, name)))
+        value = _as_text(item.get(ALIASES.get(name, name)), clean=clean)
         if value:
             text += literal + value
         else:
@@ -87,12 +149,68 @@ def fill(template: list[tuple[str, str | None]], item: Mapping[str, Any]) -> str
     return " ".join((text.lstrip(SEPARATORS) if skipped else text).split())
 
 
-def _as_text(value: Any) -> str:
+def _as_text(value: Any, *, clean: bool) -> str:
     if value is None:
         return ""
     if isinstance(value, list):
-        return ", ".join(value)
-    return f"{value:g}" if isinstance(value, float) else str(value).strip()
+        return ", ".join(filter(None, (_as_text(one, clean=clean) for one in value)))
+    if isinstance(value, float):
+        return f"{value:g}"
+    return cleaned(str(value)) if clean else str(value).strip()
 
 
-STAGE = Stage("text", revision=3, parents=("clean",), run=run)
+def cleaned(text: str) -> str:
+    """Give a text without tags, entities, the marks of a Python list, control and invisible characters.
+
+    Scripts, styles and comments go with what they hold. A "<" before a number or a blank is no tag. Runs of
+    white space become one blank.
+
+    >>> cleaned("['Fits 3/8&quot; bolts,<br />\\\\n torque &lt; 5 Nm', 'Pack of 2']")
+    'Fits 3/8" bolts, torque < 5 Nm Pack of 2'
+    """
+    if not SUSPECT.search(text):
+        return " ".join(text.split())
+    if LIST_START.match(text.lstrip()) and not NO_LIST.match(text.lstrip()):
+        text = " ".join(_listed(text.strip()))
+    for _ in range(2):  # once more for what was escaped twice
+        text = TAG.sub(" ", _without_hidden(text))
+        if (plain := ENTITY.sub(_unescaped, text)) == text:
+            break
+        text = plain
+    return " ".join(CONTROL.sub(" ", INVISIBLE.sub("", text)).split())
+
+
+def _without_hidden(text: str) -> str:
+    """Take out comments, scripts and styles; where none is closed, looking for each end is quadratic."""
+    return HIDDEN.sub(" ", text) if "-->" in text or "</" in text else text
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    """Give what an entity stands for; "&B;", which is none, was "R&B" before someone's script."""
+    plain = html.unescape(found[0])
+    return found[0][:-1] if plain == found[0] else plain
+
+
+def _listed(text: str) -> list[str]:
+    """Give the strings of a Python list written as text; of one with a fault, what stands between quotes."""
+    try:
+        return _strings(ast.literal_eval(text))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return _strings(LIST_COMMA.split(LIST_ENDS.sub("", text)))
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, list | tuple):
+        return [text for one in value for text in _strings(one)]
+    if value is None:
+        return []
+    # JSON writes what lies beyond U+FFFF as two halves, which a Python literal leaves apart.
+    joined = str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return [ESCAPED.sub(_escaped, joined)]  # some were escaped twice
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[1] if found[1] in "'\"" else " "
+
+
+STAGE = Stage("text", revision=4, parents=("clean",), run=run)

@@ -1,4 +1,7 @@
-"""Tokenize: fit a tokenizer on the items its scope allows, then encode all items block by block."""
+"""Tokenize: fit a tokenizer on the items its scope allows, then encode all items block by block.
+
+The role `vectors` is an embed stage's output, or fuse's.
+"""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -38,7 +41,7 @@ class TokenizeParams:
 def run(work: Work) -> Outcome:
     """Write `codes` and the fitted tokenizer."""
     params: TokenizeParams = work.params
-    vectors = StoredVectors.of(work.inputs["embed"])
+    vectors = StoredVectors.of(work.inputs["vectors"])
     seen = _in_scope(work, params.fit_scope, len(vectors))
     tokenizer = tokenizer_named(params.tokenizer)(**params.params)
     fitted = np.flatnonzero(seen)
@@ -58,7 +61,8 @@ def run(work: Work) -> Outcome:
     parents = {name: output.manifest["key"] for name, output in work.inputs.items()}
     files.write_json(work.out.folder / "tokenizer" / "fit.json", {**fit, "parents": parents})
 
-    items = work.inputs["embed"].read(work.inputs["embed"].facts["name"], ["item_index", "item_id"])
+    embedded = work.inputs["vectors"]
+    items = embedded.read(embedded.facts["name"], ["item_index", "item_id"])
     was_fitted = np.zeros(len(vectors), dtype=bool)
     was_fitted[fitted] = True
     coded = Coded(tokenizer, vectors, was_fitted)
@@ -66,6 +70,7 @@ def run(work: Work) -> Outcome:
     codes = coded.codes
     facts: dict[str, Any] = {
         "tokenizer": params.tokenizer,
+        "vectors": embedded.facts["name"],
         "params": dict(params.params),
         "ordered": tokenizer.traits.ordered,
         "unique": tokenizer.traits.unique,
@@ -149,4 +154,4 @@ def train_popularity(
     return popularity
 
 
-STAGE = Stage("tokenize", revision=3, parents=("split", "embed"), run=run)
+STAGE = Stage("tokenize", revision=4, parents=("split",), run=run)

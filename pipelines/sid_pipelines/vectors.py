@@ -66,6 +66,12 @@ class StoredVectors:
                 start = stop
         return found
 
+    @cached_property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """Give which items have this modality: (n,) bool."""
+        columns = [file.read(columns=["present"])["present"] for file in self._files]
+        return np.concatenate([column.to_numpy() for column in columns])
+
     @property
     def _small(self) -> bool:
         return len(self) * self.dim * 4 <= IN_MEMORY

@@ -14,6 +14,7 @@ EVENT_TYPES = (
     "rating", "review", "view", "click", "like", "share", "comment", "cart", "purchase", "play", "read",
     "shelve", "tag", "checkin", "search",
 )  # fmt: skip
+NUMBERS = {"float32": pa.float32(), "float16": pa.float16()}
 SPLIT_NAMES = ("train", "valid", "test", "context")
 
 
@@ -122,11 +123,11 @@ RAW_IMPRESSIONS = Table(
 )
 RAW_ITEM_PAIRS = Table(
     "raw_item_pairs",
-    "What the dump says of two items, such as that they are bought together.",
+    "Items that belong together: as the dump says, or as train events say.",
     (
         ITEM_ID,
         Column("other_id", STR, "the other item's id"),
-        Column("kind", STR, "the source's name of the relation"),
+        Column("kind", STR, "the source's name of the relation, or how it was derived: swing, ..."),
     ),
     order="item_id, kind, other_id",
     key=("item_id", "kind", "other_id"),
@@ -195,11 +196,11 @@ IMPRESSIONS = Table(
 )
 ITEM_PAIRS = Table(
     "item_pairs",
-    "What the dump says of two items, such as that they are bought together.",
+    "Items that belong together: as the dump says, or as train events say.",
     (
         _index("item"),
         Column("other_index", I32, "the other item", minimum=0, references=("items", "item_index")),
-        Column("kind", STR, "the source's name of the relation"),
+        Column("kind", STR, "the source's name of the relation, or how it was derived: swing, ..."),
         Column("score", F64, "how strong it is, where that is known", nullable=True),
     ),
     order="item_index, kind, other_index",
@@ -332,15 +333,15 @@ TABLES: dict[str, Table] = {
 }  # fmt: skip
 
 
-def embeddings_table(name: str, dim: int) -> Table:
-    """Give the schema of `embeddings_<name>`: one float32 vector of `dim` numbers per item."""
+def embeddings_table(name: str, dim: int, dtype: str = "float32") -> Table:
+    """Give the schema of `embeddings_<name>`: one vector of `dim` numbers per item, float32 or float16."""
     return Table(
         f"embeddings_{name}",
         f"One {name} vector per item.",
         (
             _index("item", unique=True),
             ITEM_ID,
-            Column("vector", pa.list_(pa.float32(), dim), f"{dim} numbers, float32"),
+            Column("vector", pa.list_(NUMBERS[dtype], dim), f"{dim} numbers, {dtype}"),
             Column("present", pa.bool_(), "false where the item lacks this modality"),
         ),
         order="item_index",
@@ -349,9 +350,11 @@ def embeddings_table(name: str, dim: int) -> Table:
 
 
 def table_named(name: str, schema: pa.Schema | None = None) -> Table:
-    """Give the table of this name; an embedding table's width is taken from `schema`."""
+    """Give the table of this name; an embedding table's width and type are taken from `schema`."""
     if name in TABLES:
         return TABLES[name]
     if name.startswith("embeddings_") and schema is not None:
-        return embeddings_table(name.removeprefix("embeddings_"), schema.field("vector").type.list_size)
+        vector = schema.field("vector").type
+        dtype = "float16" if vector.value_type == NUMBERS["float16"] else "float32"
+        return embeddings_table(name.removeprefix("embeddings_"), vector.list_size, dtype)
     raise KeyError(name)

@@ -95,6 +95,7 @@ if hasattr(os, "register_at_fork"):
 
 @cache
 def _controller() -> Any:
+    import scipy.linalg  # noqa: F401  (a BLAS of its own; a controller knows only those that are loaded)
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()

@@ -82,14 +82,16 @@ def write_ipc(folder: Path, table: Table) -> None:
 
 
 def _writer(folder: Path, number: int, schema: pa.Schema) -> pq.ParquetWriter:
-    # Dictionaries and statistics of random floats are waste; splitting their bytes helps zstd.
-    floats = [f"{field.name}.list.element" for field in schema if _is_vector(field)]
-    plain = [field.name for field in schema if not _is_vector(field)]
+    # Dictionaries and statistics of random floats are waste; splitting their bytes helps zstd, but DuckDB
+    # reads no float16 that is split.
+    vectors = [field for field in schema if _is_vector(field)]
+    floats = [f"{field.name}.list.element" for field in vectors if field.type.value_type == pa.float32()]
+    plain = [field.name for field in schema if field not in vectors]
     return pq.ParquetWriter(
         folder / f"part-{number:05d}.parquet",
         schema,
         compression="zstd",
-        use_dictionary=plain if floats else True,
+        use_dictionary=plain if vectors else True,
         use_byte_stream_split=floats or False,
     )
 

@@ -22,8 +22,9 @@ from sid_warehouse import files, parquet
 
 FORMAT = 1
 PACKAGES = (
-    "sidmill", "numpy", "pyarrow", "duckdb", "scikit-learn", "faiss-cpu", "sentence-transformers",
-    "transformers", "torch", "great-expectations", "prefect",
+    "sidmill", "numpy", "pyarrow", "duckdb", "scikit-learn", "faiss-cpu", "safetensors",
+    "sentence-transformers", "transformers", "tokenizers", "torch", "model2vec", "onnxruntime", "pillow",
+    "implicit", "great-expectations", "prefect",
 )  # fmt: skip
 
 
@@ -73,13 +74,14 @@ class StageStore:
                 )
         return StageOutput(folder, manifest)
 
-    def newest(self, stage: str) -> StageOutput | None:
-        """Give the output of a stage that was written last, or None."""
+    def newest(self, stage: str, name: str | None = None) -> StageOutput | None:
+        """Give the output of a stage that was written last, or None; name: of those with this parameter."""
         manifests = list((self.root / stage).glob("*/manifest.json"))
-        if not manifests:
-            return None
-        latest = max(manifests, key=lambda path: (path.stat().st_mtime_ns, path))
-        return StageOutput(latest.parent, files.read_json(latest))
+        for path in sorted(manifests, key=lambda path: (path.stat().st_mtime_ns, path), reverse=True):
+            output = StageOutput(path.parent, files.read_json(path))
+            if name is None or output.manifest["params"].get("name") == name:
+                return output
+        return None
 
     @contextmanager
     def write(self, stage: str, key: str, identity: dict[str, Any]) -> Iterator["StageDraft"]:

@@ -1,6 +1,6 @@
 """Tokenizers side by side: quality and time on the same vectors in one run.
 
-python benchmarks/tokenizers.py [--only industrial,vae,...] [--vectors FILE.npy] [--json FILE]
+python benchmarks/codes.py [--only industrial,vae,...] [--vectors FILE.npy] [--json FILE]
 
 Vectors are MiniLM's of the 3,686 Industrial items (made once and kept in benchmarks/.cache; the items lie
 in ../shared/data/published, or give --vectors), and seeded clustered unit vectors. Peers that are not
@@ -49,14 +49,14 @@ def timed(work: Callable[[], Any], repeat: int = 1) -> tuple[float, Any]:
 def industrial(given: Path | None) -> np.ndarray:
     path = given or HERE / ".cache" / "industrial.npy"
     if not path.exists():
-        from sid_pipelines.encoders import text_encoder
+        from sid_pipelines.encoders import embed_all, text_encoder
 
         items = json.loads(ITEMS.read_text(encoding="utf-8"))
         entries = [items[key] for key in sorted(items, key=int)]
         texts = [f"{item.get('title') or ''}. {item.get('description') or ''}" for item in entries]
-        encoder = text_encoder("sentence-transformers/all-MiniLM-L6-v2", Path.cwd())
+        model = text_encoder("sentence-transformers/all-MiniLM-L6-v2", {"precision": "fp32"})
         path.parent.mkdir(exist_ok=True)
-        np.save(path, encoder.encode(texts, lambda done, total: None))
+        np.save(path, embed_all(model.encoder(), texts))
     return np.load(path)
 
 
