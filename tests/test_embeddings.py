@@ -275,6 +275,9 @@ def test_text_posters_and_behaviour_become_one_release(tmp_path: Path) -> None:
     assert all(release.table("embeddings_fused")["present"].to_pylist())
     assert release.metrics["collisions"]["after"]["collided_items"] == 0
     assert release.record["rows"]["item_pairs"] > 20_000
+    page = (release.folder / "report.html").read_text()
+    assert "<td>efficientnet_lite0_features_1280.onnx</td>" in page
+    assert "7: mask (7 missing file)" in page
     # A second data set in the same warehouse: nothing is embedded again, and the vectors are the same.
     recipe.write_text(ML_100K.replace('"ml100k"', '"again"'))
     again = run_chain(recipe, tmp_path / "w", until="embed").outputs

@@ -75,6 +75,7 @@ def test_a_template_that_is_none_is_refused(template: str) -> None:
         (r'["Great \ud83d\ude00 film"]', "Great \N{GRINNING FACE} film"),  # as json.dumps writes it
         (r'["half \ud83d of one"]', "half \N{REPLACEMENT CHARACTER} of one"),
         ("['a', {[1]: 2}]", "a', {[1]: 2}"),
+        ("[']']", "]"),
         ('["Heroes"] (2004)', '["Heroes"] (2004)'),
         ("<a " + "=" * 20_000 + "<", "<a " + "=" * 20_000 + "<"),  # in no time
         ("Tom &amp; Jerry&#39;s &quot;best&quot; 5&deg;", 'Tom & Jerry\'s "best" 5°'),

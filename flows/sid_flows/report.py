@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from sid_warehouse.stages import StageOutput
@@ -189,15 +190,30 @@ def _embeddings(embeddings: Mapping[str, Mapping[str, Any]]) -> Iterable[Sequenc
     for name, one in embeddings.items():
         yield [
             name.removeprefix("embeddings_"),
-            one.get("model") or one.get("method") or "",
+            _model(one),
             f"{one['dim']} {one['dtype']}",
             one["present"],
             _bar(one["present"] / max(one["items"], 1)),
-            f"{one['missing']:,}: {one['missing_rule']}" if one["missing"] else "none",
+            _without(one),
             one["zero_vectors"],
             one["duplicate_vectors"],
             one["fit_scope"],
         ]
+
+
+def _model(one: Mapping[str, Any]) -> str:
+    """Give what made the vectors; of a file its name, since folders are of one machine."""
+    named: str = one.get("model") or one["method"]
+    return Path(named).name if Path(named).is_absolute() else named
+
+
+def _without(one: Mapping[str, Any]) -> str:
+    """Give how many items lack the modality, what they get, and of images why."""
+    if not one["missing"]:
+        return "none"
+    why = [f"{number:,} {name}" for name, number in one.get("images", {}).items() if number and name != "ok"]
+    said = f"{one['missing']:,}: {one['missing_rule']}"
+    return f"{said} ({', '.join(why).replace('_', ' ')})" if why else said
 
 
 def _tokenized(metrics: Mapping[str, Any]) -> str:

@@ -170,7 +170,7 @@ def cleaned(text: str) -> str:
     """
     if not SUSPECT.search(text):
         return " ".join(text.split())
-    if LIST_START.match(text.lstrip()) and not NO_LIST.match(text.lstrip()):
+    if LIST_START.match(text.lstrip()):
         text = " ".join(_listed(text.strip()))
     for _ in range(2):  # once more for what was escaped twice
         text = TAG.sub(" ", _without_hidden(text))
@@ -196,7 +196,7 @@ def _listed(text: str) -> list[str]:
     try:
         return _strings(ast.literal_eval(text))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return _strings(LIST_COMMA.split(LIST_ENDS.sub("", text)))
+        return [text] if NO_LIST.match(text) else _strings(LIST_COMMA.split(LIST_ENDS.sub("", text)))
 
 
 def _strings(value: Any) -> list[str]:
@@ -213,4 +213,4 @@ def _escaped(found: re.Match[str]) -> str:
     return found[1] if found[1] in "'\"" else " "
 
 
-STAGE = Stage("text", revision=4, parents=("clean",), run=run)
+STAGE = Stage("text", revision=5, parents=("clean",), run=run)
