@@ -150,4 +150,4 @@ def _way_back(sids: Codes, slots: npt.NDArray[np.int32]) -> pa.Table:
     )
 
 
-STAGE = Stage("collisions", revision=5, parents=("clean", "split", "tokenize"), run=run)
+STAGE = Stage("collisions", revision=4, parents=("clean", "split", "tokenize"), run=run)

@@ -269,7 +269,7 @@ def summary_of(gates: StageOutput) -> list[dict[str, Any]]:
 
 STAGE = Stage(
     "gates",
-    revision=6,
+    revision=5,
     parents=("ingest", "clean", "split", "sequences", "pairs", "tokenize", "collisions"),
     run=run,
     needs=lambda params: ("great_expectations", "quality"),

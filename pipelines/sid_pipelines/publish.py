@@ -10,7 +10,7 @@ from sid_pipelines.gates import published_tables, summary_of
 from sid_warehouse import catalog, files, parquet, releases
 from sid_warehouse.stages import StageOutput
 
-REVISION = 5
+REVISION = 4
 Render = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, StageOutput]], str]
 EXTRA_FILES: Mapping[str, tuple[str, ...]] = {
     "sequences": ("sequences.arrow", "train.arrow", "valid.arrow", "test.arrow"),

@@ -244,4 +244,4 @@ def _last_on_same_item(chunk: Chunk) -> Rows:
     return last
 
 
-STAGE = Stage("sequences", revision=6, parents=("ingest", "clean", "split", "text"), run=run)
+STAGE = Stage("sequences", revision=5, parents=("ingest", "clean", "split", "text"), run=run)

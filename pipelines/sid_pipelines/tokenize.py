@@ -154,4 +154,4 @@ def train_popularity(
     return popularity
 
 
-STAGE = Stage("tokenize", revision=5, parents=("split",), run=run)
+STAGE = Stage("tokenize", revision=4, parents=("split",), run=run)
