@@ -22,9 +22,11 @@ from sid_pipelines.encoders.options import TFIDF, SentenceOptions, TfidfOptions
 from sid_pipelines.encoders.tfidf import TfidfEncoder
 from sid_pipelines.missing import Filler, filler
 from sid_pipelines.stage import Needs, Outcome, Stage, Work, count
+from sid_pipelines.tokenize import train_items
 from sid_pipelines.vector_cache import Filled, Keys, VectorCache, as_keys, content_key, fill
 from sid_schemas import DataError, RecipeError
 from sid_tokenizers.base import Vectors
+from sid_warehouse.db import connect
 
 ROWS = 16_384  # items per block
 CACHE = "vectors"  # folder in the cache
@@ -177,12 +179,8 @@ def _refuse_missing(work: Work, there: Mask) -> None:
 
 def _fitted(work: Work, options: TfidfOptions, texts: Texts) -> Encoder:
     """Fit on the texts of items with a train event, in item order."""
-    seen = np.zeros(len(texts.there), dtype=bool)
-    for part in work.inputs["split"].parts("interactions"):
-        with pq.ParquetFile(part, pre_buffer=False) as file:
-            for batch in file.iter_batches(columns=["item_index", "split"]):
-                train = np.asarray(pc.equal(batch.column("split"), "train"))
-                seen[np.asarray(batch.column("item_index"))[train]] = True
+    with connect(spill=work.out.spill, memory=work.resources.duckdb) as connection:
+        seen = train_items(connection, work.inputs["split"], len(texts.there))
     return TfidfEncoder(options, [text for _, text in texts.rows(np.flatnonzero(seen & texts.there))])
 
 
