@@ -1,0 +1,182 @@
+"""run and plan: from a recipe to a release, or to what would have to run."""
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sid_flows.plan import Plan, check_step, make_plan
+from sid_flows.recipe import warehouse_path
+from sid_pipelines.chain import PUBLISH
+from sid_schemas import MissingExtraError, SidmillError
+from sid_warehouse import catalog as catalogs
+from sid_warehouse.db import identifier
+from sid_warehouse.reader import Warehouse
+from sidmill.app import JsonOpt, RecipeArg, SetOpt, StoppedError, WarehouseOpt, app
+from sidmill.console import BarReporter, PlainReporter, SilentReporter, print_json, print_table, say
+
+
+@app.command()
+def run(
+    recipe: RecipeArg,
+    warehouse: WarehouseOpt = None,
+    set_: SetOpt = None,
+    until: Annotated[str | None, typer.Option(help="stop after this stage")] = None,
+    json: JsonOpt = False,
+) -> None:
+    """Run the whole chain to a new release; what is done already is not run again."""
+    place, overrides = warehouse_path(warehouse), tuple(set_ or ())
+    until = None if until is None or check_step(until) == PUBLISH else until
+    plan = make_plan(recipe, place, overrides, until)
+    plan.check_limits()
+    if plan.published or (until and plan.complete):
+        _nothing_to_do(plan, until, json=json)
+        return
+    plan.check_needs()
+    result = _build(recipe, place, overrides, until, json=json)
+    if json:
+        print_json({"status": "stopped" if until else "published", **result})
+    elif "version" in result:
+        _tell_release(place, f"{result['dataset']}@v{result['version']}")
+    else:
+        _tell_data(result)
+        say(f"stopped after {result['stage']}, tables as Parquet in {result['folder']}")
+
+
+def _nothing_to_do(plan: Plan, until: str | None, *, json: bool) -> None:
+    release = plan.published
+    if until or release is None:
+        if json:
+            print_json({"status": "unchanged", "stage": until})
+        else:
+            say(f"nothing to do: all stages through {until} are done")
+        return
+    if not catalogs.is_current(plan.warehouse):  # killed between the release and its catalog
+        catalogs.refresh(plan.warehouse)
+    ref = f"{release['dataset']}@v{release['version']}"
+    names = ("dataset", "version", "fingerprint")
+    if json:
+        print_json({"status": "unchanged", **{name: release[name] for name in names}})
+    else:
+        say(f"nothing to do: all {len(plan.stages)} stages are done, published as {ref}")
+
+
+def _build(
+    recipe: Path, warehouse: Path, overrides: tuple[str, ...], until: str | None, *, json: bool
+) -> dict[str, Any]:
+    """Run the Prefect flow in this process, reporting to the terminal."""
+    from sid_flows import prefect_settings
+    from sid_flows.reporting import reporter
+    from sid_warehouse import files
+
+    with files.writing(warehouse):  # fails now, in one line, where the warehouse cannot be written
+        pass
+    prefect_settings.settle(warehouse, quiet=True)
+    if not json:
+        say(f"{recipe} -> {warehouse}  (Prefect starts: about 10 s)")
+    try:
+        from sid_flows.build import build
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"Running a recipe ({error.name})", "flows") from error
+    terminal = sys.stdout.isatty() and not json
+    report = SilentReporter() if json else BarReporter() if terminal else PlainReporter()
+    token = reporter.set(report)
+    try:
+        return build(str(recipe), str(warehouse), list(overrides), until)
+    except KeyboardInterrupt as error:
+        _forget_frames(error)
+        raise StoppedError("stopped; finished stages are kept, run the same command to go on") from None
+    except SidmillError as error:
+        _forget_frames(error)
+        raise type(error).__new__(type(error), *error.args) from None
+    finally:
+        reporter.reset(token)
+        if isinstance(report, BarReporter):
+            report.close()
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Empty an error's traceback.
+
+    Prefect keeps the error beyond exit, and with its frames DuckDB, which then prints leak warnings.
+    """
+    held: BaseException | None = error
+    while held is not None:
+        held.__traceback__ = None
+        held = held.__cause__ or held.__context__
+
+
+def _tell_release(warehouse: Path, ref: str) -> None:
+    release = Warehouse(warehouse).release(ref)
+    rows, unique = release.record["rows"], release.metrics["collisions"]["after"]["uniquely_identified"]
+    say()
+    say(
+        f"published {ref}: {rows['items']:,} items, {unique:.0%} with a SID of their own, "
+        f"{rows['users']:,} users, {rows['train']:,} train samples"
+    )
+    say(f"  {release.folder}")
+    _tell_statistics(release.metrics["published_statistics"])
+    dataset = identifier(release.record["dataset"])
+    query = f"select text, title from {dataset}.sids join {dataset}.items using (item_index) limit 5"
+    command = [*_program(), "sql", query]
+    if warehouse != warehouse_path(None):
+        command += ["--warehouse", str(warehouse)]
+    say("query it:")
+    say(f"  {shlex.join(command)}")
+
+
+def _tell_data(result: dict[str, Any]) -> None:
+    """Say what cleaning took, what the split leaks, and how the counts compare with published ones."""
+    taken = [row for row in result["ledger"] if row["removed"]]
+    if taken:
+        say("\nleft out by [clean]")
+        print_table(
+            ["step", "events", "why"], [[row["step"], row["removed"], row["reason"]] for row in taken]
+        )
+    found = [one for one in result["findings"] if one["verdict"] != "ok" and one["count"]]
+    if found:
+        say("\nleaks and ties of [split]")
+        columns = ["verdict", "count", "of", "says"]
+        print_table(columns, [[one[name] for name in columns] for one in found])
+    say()
+    _tell_statistics(result["published_statistics"])
+
+
+def _tell_statistics(compared: list[dict[str, Any]]) -> None:
+    for one in compared:
+        say(one["says"])
+
+
+def _program() -> list[str]:
+    """Give the words that start this command again, from where the user is."""
+    if shutil.which("sidmill"):
+        return ["sidmill"]
+    return [sys.argv[0]] if Path(sys.argv[0]).name == "sidmill" else [sys.executable, "-m", "sidmill"]
+
+
+@app.command()
+def plan(
+    recipe: RecipeArg, warehouse: WarehouseOpt = None, set_: SetOpt = None, json: JsonOpt = False
+) -> None:
+    """Show which stages are done, which would run, and why."""
+    made = make_plan(recipe, warehouse_path(warehouse), tuple(set_ or ()))
+    rows = [
+        {
+            "stage": one.label,
+            "key": one.key,
+            "status": "done" if one.done else "run",
+            "why": one.done.manifest["summary"] if one.done else one.why,
+        }
+        for one in made.stages
+    ]
+    release = made.published
+    why = f"{release['dataset']}@v{release['version']}" if release else "a new release"
+    status = "done" if release else "run"
+    rows.append({"stage": "publish", "key": made.fingerprint, "status": status, "why": why})
+    if json:
+        print_json(rows)
+    else:
+        print_table(list(rows[0]), [list(row.values()) for row in rows])

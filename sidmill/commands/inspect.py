@@ -1,0 +1,129 @@
+"""releases, show, sql and verify: what a warehouse holds, and whether it is whole."""
+
+
+from sid_flows.recipe import warehouse_path
+from sid_schemas import SidmillError, WarehouseError
+from sid_warehouse import catalog as catalogs
+from sid_warehouse.reader import Release, Warehouse
+from sidmill.app import JsonOpt, RefArg, WarehouseOpt, app
+from sidmill.console import print_json, print_table, say
+
+
+@app.command()
+def releases(warehouse: WarehouseOpt = None, json: JsonOpt = False) -> None:
+    """List all releases."""
+    rows = [
+        {
+            "ref": release.ref,
+            "created": release.record["created"],
+            "items": release.record["rows"]["items"],
+            "users": release.record["rows"]["users"],
+            "interactions": release.record["rows"]["interactions"],
+            "tokenizer": _tokenizer(release),
+            "collisions": release.metrics["collisions"]["after"]["collided_items"],
+            "fingerprint": release.record["fingerprint"],
+        }
+        for release in Warehouse(warehouse_path(warehouse)).releases()
+    ]
+    if json:
+        print_json(rows)
+    elif not rows:
+        say("no release yet: run `sidmill run RECIPE`")
+    else:
+        print_table(list(rows[0]), [list(row.values()) for row in rows])
+
+
+def _tokenizer(release: Release) -> str:
+    made = release.record["recipe"]["tokenize"]
+    levels = "x".join(str(one["codes"]) for one in release.metrics["collisions"]["levels"])
+    return f"{made['tokenizer']} {levels} seed {made['seed']}"
+
+
+@app.command()
+def show(ref: RefArg, warehouse: WarehouseOpt = None, json: JsonOpt = False) -> None:
+    """Show a release: lineage, ledger, collisions, tables."""
+    release = Warehouse(warehouse_path(warehouse)).release(ref)
+    record, metrics = release.record, release.metrics
+    if json:
+        print_json({**record, "metrics": metrics})
+        return
+    say(f"{release.ref}, created {record['created']}, fingerprint {record['fingerprint']}")
+    say(str(release.folder))
+    say("\nfrom")
+    columns = ["label", "bytes", "sha256"]
+    print_table(columns, [[file[name] for name in columns] for file in record["raw_files"]])
+    say("\nledger")
+    columns = ["step", "interactions", "users", "items", "removed", "reason"]
+    print_table(columns, [[row[name] for name in columns] for row in metrics["ledger"]])
+    say("\nstages")
+    stages = record["stages"].items()
+    print_table(["stage", "key", "what"], [[name, one["key"], one["summary"]] for name, one in stages])
+    say("\nsemantic IDs")
+    before, after = (metrics["collisions"][name] for name in ("before", "after"))
+    print_table(
+        ["", "before resolution", "after"],
+        [[name, before[name], after[name]] for name in before],
+    )
+    columns = ["level", "codes", "used", "dead", "perplexity_share", "gini"]
+    levels = metrics["collisions"]["levels"]
+    print_table(columns, [[level[name] for name in columns] for level in levels])
+    for name, said in (("neighbour", "cosine"), ("cf_neighbour", "shared train users")):
+        overlap = metrics["collisions"][f"{name}_overlap_at_10"]
+        shown = "none" if overlap is None else f"{overlap:.3f}"
+        say(f"neighbour overlap at 10 ({said} against SID): {shown}")
+    say("\ntables")
+    print_table(["table", "rows"], record["rows"].items())
+    warned = [f"{one['table']}.{one['check']}" for one in record["gates"] if one["verdict"] == "warning"]
+    say(f"\n{len(record['gates']) - len(warned)} gate checks hold")
+    if warned:
+        say(f"warned of, because [gates] leakage = 'warn': {', '.join(warned)}")
+
+
+@app.command()
+def sql(query: str, warehouse: WarehouseOpt = None, json: JsonOpt = False) -> None:
+    """Ask the catalog, opened read-only: `select ... from DATASET.sids`."""
+    import duckdb
+
+    path = warehouse_path(warehouse) / catalogs.NAME
+    if not path.is_file():
+        raise WarehouseError(
+            f"{path}: no catalog there. Name another warehouse with --warehouse or "
+            "$SIDMILL_WAREHOUSE, or make one with `sidmill run RECIPE`"
+        )
+    try:
+        with duckdb.connect(str(path), read_only=True) as connection:
+            relation = connection.sql(query)
+            columns, rows = (relation.columns, relation.fetchall()) if relation else ([], [])
+    except duckdb.Error as error:
+        raise SidmillError(f"sql: {error}") from error
+    columns = _distinct(columns)
+    if json:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        print_table(columns, rows)
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Number repeated column names, as DuckDB does, so that none hides another in JSON."""
+    return [f"{name}_{count}" if (count := names[:n].count(name)) else name for n, name in enumerate(names)]
+
+
+@app.command()
+def verify(ref: RefArg, warehouse: WarehouseOpt = None, json: JsonOpt = False) -> None:
+    """Re-hash every file of a release and check its schemas."""
+    from sid_warehouse.verify import verify as check
+
+    release = Warehouse(warehouse_path(warehouse)).release(ref)
+    findings = check(release.folder)
+    if json:
+        files = [{"file": finding.file, "problem": finding.problem} for finding in findings]
+        print_json({"ref": release.ref, "intact": not findings, "findings": files})
+    elif not findings:
+        say(f"{release.ref} is intact: {len(release.record['files'])} files match their SHA-256")
+    if findings:
+        first = findings[0]
+        more = f" ({len(findings) - 1} more)" if len(findings) > 1 else ""
+        raise WarehouseError(
+            f"{release.folder / first.file}: {first.problem}{more}. "
+            "Restore the release from a copy, or publish it anew"
+        )
