@@ -5,6 +5,7 @@ The law is scikit-learn's: `__init__` only stores parameters, what `fit` learns 
 not inherit from `BaseEstimator` because importing it takes longer than a whole `sidmill plan`.
 """
 
+import copy
 import hashlib
 import importlib.util
 import inspect
@@ -24,6 +25,7 @@ from sid_tokenizers.blocks import over_blocks
 Vectors = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int32]
 Weights = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int32]
 
 FORMAT = 2
 SLACK = np.float32(64)  # distances and their sums may exceed a squared norm by this much
@@ -86,6 +88,7 @@ class Tokenizer(ABC):
             weight = weight / weight.max()  # their scale means nothing
         order = content_order(vectors, weight)
         vectors = _taken(vectors, order)
+        vars(self).pop("labels_", None)
         self._fit(vectors, None if weight is None else weight[order])
         sha256 = hashlib.sha256(vectors.data).hexdigest()
         self.fit_ = {"rows": len(vectors), "dim": vectors.shape[1], "sha256": sha256}
@@ -147,6 +150,33 @@ class Tokenizer(ABC):
             codes[:, level] = np.argsort(-logits, axis=1, kind="stable")[:, :top]
             probabilities[:, level] = np.take_along_axis(share, codes[:, level], axis=1)
         return codes, probabilities
+
+    @property
+    def free_levels(self) -> int:
+        """Give how many levels, from the first on, have codes that are mere labels, as a codebook's are."""
+        return 0
+
+    def relabelled(self, labels: Sequence[npt.ArrayLike]) -> Self:
+        """Give the same tokenizer under other labels: what had code k of level l has code labels[l][k].
+
+        labels: of the first levels, each (K,) with every code once. Raises DataError for another shape, and
+        where a level has no labels to give because its codes are places on a grid.
+        """
+        self._fitted()
+        if len(labels) > self.free_levels:
+            raise DataError(
+                f"{self.name}: {self.free_levels} of its levels can be relabelled, got labels for "
+                f"{len(labels)}; codes of a grid are places and keep their numbers"
+            )
+        given = [_permutation(one, level, self.levels[level]) for level, one in enumerate(labels)]
+        rest = self.levels[len(given) : self.free_levels]
+        other = copy.copy(self)
+        other._relabel([*given, *(np.arange(k, dtype=np.int32) for k in rest)])
+        return other
+
+    def _relabel(self, labels: list[Labels]) -> None:
+        """Take labels for all `free_levels`. Arrays are replaced, not changed: the original has them too."""
+        assert not labels, f"{self.name} says that it has free levels, but not how to relabel them"
 
     @property
     def reconstructs(self) -> bool:
@@ -242,6 +272,13 @@ class Tokenizer(ABC):
         tokenizer.fit_ = config["fit"]
         tokenizer._restore(load_file(folder / "tokenizer.safetensors"))
         return tokenizer
+
+
+def _permutation(labels: npt.ArrayLike, level: int, k: int) -> Labels:
+    array = np.asarray(labels)
+    if array.dtype.kind not in "iu" or not np.array_equal(np.sort(array), np.arange(k)):
+        raise DataError(f"labels of level {level + 1}: expected 0 to {k - 1} in any order, each once")
+    return array.astype(np.int32)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

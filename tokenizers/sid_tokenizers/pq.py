@@ -12,14 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from sid_schemas import DataError
-from sid_tokenizers.base import Codes, Tokenizer, Traits, Vectors, Weights, check_enough, check_vectors
+from sid_tokenizers.base import Codes, Traits, Vectors, Weights, check_enough, check_vectors
 from sid_tokenizers.clusters import nearest, squared_distances
+from sid_tokenizers.codebooks import CodebookTokenizer
 from sid_tokenizers.kmeans import kmeans
 from sid_tokenizers.residual import check_at_least, check_levels
 from sid_tokenizers.rq_kmeans import LEVEL_SEED
 
 
-class PQ(Tokenizer):
+class PQ(CodebookTokenizer):
     """Product quantization.
 
     levels: codes per piece; d columns are cut into as many pieces, as even as can be (np.array_split).
@@ -32,7 +33,6 @@ class PQ(Tokenizer):
     paper: ClassVar[str] = "Jegou et al. 2011 (product quantization); DDRO"
     traits: ClassVar[Traits] = Traits(ordered=False, soft=True)
 
-    codebooks_: list[Vectors]
     fill_: Vectors
 
     def __init__(
@@ -93,7 +93,8 @@ class PQ(Tokenizer):
 
     def encode(self, X: npt.ArrayLike) -> Codes:
         """Give the codes of X: (n, d) -> (n, M) int32, the nearest centroid piece by piece."""
-        return product_codes(self._turn(check_vectors(X, dim=self._fitted())), self.codebooks_)
+        turned = self._turn(check_vectors(X, dim=self._fitted()))
+        return self._labelled(product_codes(turned, self._learned))
 
     def decode(self, codes: npt.ArrayLike) -> Vectors:
         """Give the vectors of codes: (n, p), p <= M -> (n, d) float32.
@@ -109,11 +110,10 @@ class PQ(Tokenizer):
         return squared_distances(pieces(vectors, len(self.levels))[level], self.codebooks_[level])
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        books = {f"codebook_{level}": book for level, book in enumerate(self.codebooks_)}
-        return {**books, "fill": self.fill_}
+        return {**super()._arrays(), "fill": self.fill_}
 
     def _restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        self.codebooks_ = [arrays[f"codebook_{level}"] for level in range(len(self.levels))]
+        super()._restore(arrays)
         self.fill_ = arrays["fill"]
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sid_schemas import RecipeError
+from sid_schemas import DataError, RecipeError
 from sid_tokenizers.base import Tokenizer, read_config
 from sid_tokenizers.fsq import FSQ
 from sid_tokenizers.opq import OPQ
@@ -29,6 +29,9 @@ TOKENIZERS: dict[str, type[Tokenizer]] = {
     )
 }
 
+# What reading makes of a file in which anything may stand.
+UNFIT = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
+
 
 def tokenizer_named(name: str) -> type[Tokenizer]:
     """Give the class of a scheme, or raise RecipeError listing those there are."""
@@ -39,5 +42,17 @@ def tokenizer_named(name: str) -> type[Tokenizer]:
 
 
 def load(folder: str | Path) -> Tokenizer:
-    """Load whatever tokenizer a folder holds."""
-    return tokenizer_named(read_config(Path(folder))["tokenizer"]).load(folder)
+    """Load whatever tokenizer a folder holds; raises DataError where that is none that can be used.
+
+    A name picks a class of TOKENIZERS and the rest are numbers and arrays: nothing in the files is run.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        tokenizer = tokenizer_named(read_config(Path(folder))["tokenizer"]).load(folder)
+        tokenizer.check_params()
+    except (SafetensorError, OSError, *UNFIT) as error:
+        raise DataError(
+            f"{folder}: holds no tokenizer that can be used ({error!r}); it is damaged"
+        ) from error
+    return tokenizer

@@ -6,7 +6,6 @@ codes in a latent space says how to get there and back.
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,17 +14,16 @@ from sid_schemas import DataError
 from sid_tokenizers.base import Codes, Tokenizer, Vectors, check_vectors
 from sid_tokenizers.blocks import over_blocks, padded, product
 from sid_tokenizers.clusters import squared_distances
+from sid_tokenizers.codebooks import CodebookTokenizer
 from sid_tokenizers.vocabulary import MAX_LEVELS
 
 
-class ResidualTokenizer(Tokenizer):
+class ResidualTokenizer(CodebookTokenizer):
     """A tokenizer whose level l codes the residual of level l - 1.
 
     Learns `codebooks_`: one (K, e) float32 matrix per level, e being d unless the scheme codes in a
     latent space.
     """
-
-    codebooks_: list[Vectors]
 
     @property
     def unit_residuals(self) -> bool:
@@ -48,7 +46,8 @@ class ResidualTokenizer(Tokenizer):
     def encode(self, X: npt.ArrayLike) -> Codes:
         """Give the codes of X: (n, d) -> (n, L) int32, the nearest centroid level by level."""
         vectors = check_vectors(X, dim=self._fitted())
-        return residual_codes(self._to_latent(vectors), self.codebooks_, unit=self.unit_residuals)
+        latent = self._to_latent(vectors)
+        return self._labelled(residual_codes(latent, self._learned, unit=self.unit_residuals))
 
     def decode(self, codes: npt.ArrayLike) -> Vectors:
         """Give the vectors of codes: (n, p), p <= L -> (n, d) float32; fewer levels, coarser vectors."""
@@ -75,12 +74,6 @@ class ResidualTokenizer(Tokenizer):
         for level in range(codes.shape[1]):
             total += self.codebooks_[level][codes[:, level]]
         return total
-
-    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        return {f"codebook_{level}": book for level, book in enumerate(self.codebooks_)}
-
-    def _restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        self.codebooks_ = [arrays[f"codebook_{level}"] for level in range(len(self.levels))]
 
 
 def residual_codes(Z: Vectors, codebooks: Sequence[Vectors], *, unit: bool = False) -> Codes:

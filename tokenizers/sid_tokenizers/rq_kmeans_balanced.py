@@ -11,7 +11,17 @@ import numpy.typing as npt
 
 from sid_schemas import DataError
 from sid_tokenizers.balanced import METHODS, balanced_kmeans
-from sid_tokenizers.base import Codes, Traits, Vectors, Weights, check_enough, check_vectors, content_hashes
+from sid_tokenizers.base import (
+    Codes,
+    Labels,
+    Traits,
+    Vectors,
+    Weights,
+    check_enough,
+    check_vectors,
+    content_hashes,
+)
+from sid_tokenizers.codebooks import renamed
 from sid_tokenizers.residual import ResidualTokenizer, check_at_least, check_levels
 from sid_tokenizers.rq_kmeans import LEVEL_SEED
 
@@ -114,6 +124,11 @@ class RQKMeansBalanced(ResidualTokenizer):
             seen = self.fit_hashes_[place] == hashes
             codes[seen] = self.fit_codes_[place[seen]]
         return codes
+
+    def _relabel(self, labels: list[Labels]) -> None:
+        super()._relabel(labels)
+        if self.remember:
+            self.fit_codes_ = renamed(self.fit_codes_, labels)
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         arrays = super()._arrays()

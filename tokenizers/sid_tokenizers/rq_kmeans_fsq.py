@@ -74,6 +74,11 @@ class RQKMeansFSQ(ResidualTokenizer):
         self.exchanges = exchanges
 
     @property
+    def free_levels(self) -> int:
+        """Give how many levels have mere labels: those of k-means, not the grid's."""
+        return len(self.kmeans_levels)
+
+    @property
     def levels(self) -> list[int]:  # type: ignore[override]  # follows from two parameters, so read-only
         """Give the codes per level, the grid's last."""
         return [*self.kmeans_levels, math.prod(self.fsq_levels)]
@@ -133,7 +138,7 @@ class RQKMeansFSQ(ResidualTokenizer):
         """Give the codes of X: (n, d) -> (n, L) int32, nearest centroids and then the residual's cell."""
         vectors = check_vectors(X, dim=self._fitted())
         codes = np.empty((len(vectors), len(self.levels)), dtype=np.int32)
-        codes[:, :-1] = residual_codes(vectors, self.codebooks_[:-1])
+        codes[:, :-1] = self._labelled(residual_codes(vectors, self._learned[:-1]))
 
         def work(rows: slice) -> None:
             bounded = self._bounded(vectors[rows] - self._sum(codes[rows, :-1]))

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from sid_schemas import DataError
+
 I32 = npt.NDArray[np.int32]
 
 
@@ -75,10 +77,21 @@ class Trie:
 
     @classmethod
     def load(cls, path: Path) -> "Trie":
-        """Read `trie.safetensors`."""
+        """Read `trie.safetensors`; raises DataError where that is no tree."""
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        return cls(**load_file(path))
+        try:
+            trie = cls(**load_file(path))
+        except (SafetensorError, OSError, TypeError) as error:
+            raise DataError(f"{path}: cannot be read as a trie ({error}); it is damaged") from error
+        arrays = (trie.offsets, trie.codes, trie.items)
+        nodes = len(trie.codes) + 1  # each but the root at the end of an edge
+        whole = all(one.dtype == np.int32 and one.ndim == 1 for one in arrays)
+        if not whole or (len(trie.offsets), len(trie.items)) != (nodes + 1, nodes):
+            shapes = ", ".join(f"{one.dtype} {one.shape}" for one in arrays)
+            raise DataError(f"{path}: expected offsets, codes and items of one tree, got {shapes}")
+        return trie
 
     def _edges(self, node: int) -> slice:
         return slice(int(self.offsets[node]), int(self.offsets[node + 1]))

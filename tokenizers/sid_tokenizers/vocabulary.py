@@ -89,11 +89,17 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":
-        """Read `vocabulary.json`; raises DataError for another format."""
-        written = json.loads(path.read_text(encoding="utf-8"))
-        if written["format"] != FORMAT:
-            raise DataError(f"{path}: expected format {FORMAT}, got {written['format']!r}")
-        return cls(tuple(written["levels"]))
+        """Read `vocabulary.json`; raises DataError for another format or what is none."""
+        try:
+            written = json.loads(path.read_text(encoding="utf-8"))
+            found, levels = written["format"], tuple(written["levels"])
+        except (OSError, LookupError, TypeError, ValueError, RecursionError) as error:
+            raise DataError(f"{path}: cannot be read as a vocabulary ({error!r}); it is damaged") from error
+        if found != FORMAT:
+            raise DataError(f"{path}: expected format {FORMAT}, got {found!r}")
+        if not 1 <= len(levels) <= MAX_LEVELS or not all(type(k) is int and k > 0 for k in levels):
+            raise DataError(f"{path}: levels: expected 1 to {MAX_LEVELS} numbers of codes, got {levels!r}")
+        return cls(levels)
 
 
 def sid_key(sid: Sequence[int]) -> str:
