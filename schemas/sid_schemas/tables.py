@@ -141,6 +141,21 @@ RAW_ITEMS = Table(
     key=("item_id",),
     may_be_empty=True,
 )
+WAITING = Table(
+    "waiting",
+    "Events that no release has yet: too few of their user or item, or an item that is not described.",
+    RAW_INTERACTIONS.columns,
+    order="source_file, source_row",
+    may_be_empty=True,
+)
+WAITING_ITEMS = Table(
+    "waiting_items",
+    "What dumps said about items that have no ID yet.",
+    (ITEM_ID, *CONTENT, *SOURCE),
+    order="item_id",
+    key=("item_id",),
+    may_be_empty=True,
+)
 REJECTS = Table(
     "rejects",
     "Raw rows that could not be read, each with its reason.",
@@ -216,9 +231,9 @@ TEXTS = Table(
 )
 USERS = Table(
     "users",
-    "The users, numbered in byte order of their id.",
+    "The users, numbered in byte order of their id; those that an append added come after.",
     (_index("user", unique=True), Column("user_id", STR, "the source's own user id", unique=True)),
-    order="user_index (user_id in byte order)",
+    order="user_index (user_id in byte order; what each append added comes after)",
     dense="user_index",
 )
 ITEMS = Table(
@@ -242,7 +257,7 @@ ITEMS = Table(
         ),
         CONTENT[6],
     ),
-    order="item_index (item_id in byte order)",
+    order="item_index (item_id in byte order; what each append added comes after)",
     dense="item_index",
 )
 SEQUENCES = Table(
@@ -321,6 +336,21 @@ SID_TO_ITEMS = Table(
     order="sid",
     key=("sid_key",),
 )
+DELTA_SIDS = Table(
+    "delta_sids",
+    "The semantic IDs that this release adds to its base.",
+    SIDS.columns,
+    order="item_index",
+    may_be_empty=True,
+)
+DELTA_SID_TO_ITEMS = Table(
+    "delta_sid_to_items",
+    "The SIDs that this release touches, each with all of its items.",
+    SID_TO_ITEMS.columns,
+    order="sid",
+    key=("sid_key",),
+    may_be_empty=True,
+)
 TRAIN, VALID, TEST = _samples("train"), _samples("valid"), _samples("test")
 
 TABLES: dict[str, Table] = {
@@ -328,7 +358,7 @@ TABLES: dict[str, Table] = {
     for table in (
         RAW_INTERACTIONS, RAW_ITEMS, RAW_IMPRESSIONS, RAW_ITEM_PAIRS, REJECTS, EVENTS, ITEMS_CLEAN, TEXTS,
         ITEMS, USERS, INTERACTIONS, IMPRESSIONS, ITEM_PAIRS, SEQUENCES, TRAIN, VALID, TEST,
-        CODES, SIDS, SID_TO_ITEMS,
+        CODES, SIDS, SID_TO_ITEMS, DELTA_SIDS, DELTA_SID_TO_ITEMS, WAITING, WAITING_ITEMS,
     )
 }  # fmt: skip
 

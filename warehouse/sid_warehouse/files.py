@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import uuid
@@ -11,12 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from isal import isal_zlib
+from safetensors import SafetensorError
 
 from sid_schemas import WarehouseError
 
 TEMPORARY = ".tmp-"
-CHUNK = 8 << 20
+BLOCK, DIGITS = 1 << 20, 8  # bytes that a checksum of `blocks` stands for, and its hex digits
+UNLINKABLE = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def sha256(path: Path) -> str:
@@ -48,17 +53,47 @@ def as_json(value: Any) -> Any:
 
 
 def copy_hashed(source: Path, target: Path) -> dict[str, Any]:
-    """Copy a file, sync it, and give its size and SHA-256, all in one pass over the bytes."""
-    hasher, size = hashlib.sha256(), 0
+    """Copy a file, sync it, and give its `hashes`, all in one pass over the bytes."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with source.open("rb") as reader, target.open("xb") as writer:
-        while chunk := reader.read(CHUNK):
-            hasher.update(chunk)
-            writer.write(chunk)
-            size += len(chunk)
+        found = _hash(reader, writer)
         writer.flush()
         os.fsync(writer.fileno())
-    return {"bytes": size, "sha256": hasher.hexdigest()}
+    return found
+
+
+def link_hashed(source: Path, target: Path) -> dict[str, Any]:
+    """Give a file a second name and give its `hashes`; a copy where the file system can link it no more.
+
+    Both names are one file on disk, so what damages one damages the other.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)  # not the symbolic link, where it is one
+    except OSError as error:
+        if error.errno not in UNLINKABLE:
+            raise
+        return copy_hashed(source, target)
+    sync(target.parent)
+    return hashes(target)
+
+
+def hashes(path: Path) -> dict[str, Any]:
+    """Give {"bytes": size, "sha256": in hex, "blocks": DIGITS hex digits of CRC-32 for each BLOCK bytes}."""
+    with path.open("rb") as reader:
+        return _hash(reader)
+
+
+def _hash(reader: BinaryIO, writer: BinaryIO | None = None) -> dict[str, Any]:
+    """Hash what is left of a file, and write it to another one on the way."""
+    hasher, size, blocks = hashlib.sha256(), 0, []
+    while block := reader.read(BLOCK):
+        hasher.update(block)
+        blocks.append(f"{isal_zlib.crc32(block):0{DIGITS}x}")
+        if writer:
+            writer.write(block)
+        size += len(block)
+    return {"bytes": size, "sha256": hasher.hexdigest(), "blocks": "".join(blocks)}
 
 
 def inventory(folder: Path) -> dict[str, dict[str, Any]]:
@@ -92,10 +127,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON, or raise WarehouseError naming the file that is damaged."""
+    """Read JSON, or raise WarehouseError naming the file that is missing, not ours to read or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise WarehouseError(
+            f"{path}: cannot be read ({error.strerror}). Mend its permissions, or restore the folder"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise WarehouseError(f"{path}: cannot be read as JSON ({error}); the folder is damaged") from error
 
 
@@ -128,16 +167,19 @@ def rename_folder(folder: Path, target: Path) -> bool:
 
 def sweep(folder: Path) -> None:
     """Remove what killed processes of this machine left half written in a folder."""
-    prefix = f"{TEMPORARY}{socket.gethostname()}-"
-    for leftover in folder.glob(f"{prefix}*"):
-        pid = leftover.name.removeprefix(prefix).partition("-")[0]
-        if pid.isdigit() and not _alive(int(pid)):
+    for leftover in folder.glob(f"{TEMPORARY}*"):
+        if is_running(leftover) is False:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _alive(pid: int) -> bool:
+def is_running(leftover: Path) -> bool | None:
+    """Say whether the process that is writing a folder still runs; None for one of another machine."""
+    prefix = f"{TEMPORARY}{socket.gethostname()}-"
+    pid = leftover.name.removeprefix(prefix).partition("-")[0]
+    if not (leftover.name.startswith(prefix) and pid.isdigit()):
+        return None
     try:
-        os.kill(pid, 0)
+        os.kill(int(pid), 0)
     except ProcessLookupError:
         return False
     except PermissionError:
@@ -146,7 +188,8 @@ def _alive(pid: int) -> bool:
 
 
 REFUSALS = {
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST,
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO,
+    errno.ENOTDIR, errno.EEXIST,
 }  # fmt: skip
 
 
@@ -160,8 +203,16 @@ def explained(path: Path) -> Iterator[None]:
         ours = named.is_relative_to(path) or path.is_relative_to(named)
         if error.errno not in REFUSALS or not ours:
             raise
-        reason = error.strerror or str(error)
-        raise WarehouseError(
-            f"{path}: cannot be written ({reason}). Mend the permissions or the disk, "
-            "or choose another place with --warehouse"
-        ) from error
+        raise _refused(path, error.errno) from error
+    except SafetensorError as error:  # Rust tells its number in the text alone
+        said = re.search(r"\(os error (\d+)\)", str(error))
+        if not said or int(said[1]) not in REFUSALS:
+            raise
+        raise _refused(path, int(said[1])) from error
+
+
+def _refused(path: Path, number: int) -> WarehouseError:
+    return WarehouseError(
+        f"{path}: cannot be written ({os.strerror(number)}). Mend the permissions or the disk, "
+        "or choose another place with --warehouse"
+    )

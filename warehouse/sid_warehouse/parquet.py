@@ -4,7 +4,11 @@ A table is `<folder>/<table>/part-*.parquet`, which pandas, polars, Spark, pyarr
 as one table. Rows are cut into row groups and parts by count alone, so batch sizes leave no trace.
 """
 
-from collections.abc import Iterable, Iterator
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +24,7 @@ IPC_BATCH = 65_536
 
 def parts(folder: Path, table: str) -> list[Path]:
     """Give the parts of a table in order; raises WarehouseError where there are none."""
-    found = sorted((folder / table).glob("part-*.parquet"))
+    found = sorted(part for part in (folder / table).glob("part-*.parquet") if part.is_file())
     if not found:
         raise WarehouseError(f"{folder}: holds no table {table!r}; there are: {_tables(folder)}")
     return found
@@ -33,26 +37,44 @@ def _tables(folder: Path) -> str:
 
 def read(folder: Path, table: str, columns: list[str] | None = None) -> pa.Table:
     """Read a table, all of it or some columns, rows in stored order."""
-    return pa.concat_tables([pq.read_table(part, columns=columns) for part in parts(folder, table)])
+    with _readable(folder, table):
+        return pa.concat_tables([pq.read_table(part, columns=columns) for part in parts(folder, table)])
 
 
 def rows(folder: Path, table: str) -> int:
     """Give the number of rows from the footers alone."""
-    return sum(pq.read_metadata(part).num_rows for part in parts(folder, table))
+    with _readable(folder, table):
+        return sum(pq.read_metadata(part).num_rows for part in parts(folder, table))
 
 
-def write(folder: Path, table: Table, batches: pa.Table | Iterable[pa.RecordBatch]) -> int:
+@contextmanager
+def _readable(folder: Path, table: str) -> Iterator[None]:
+    """Turn what pyarrow says of files that are no Parquet, or not of one table, into one line."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        said = str(error).partition("\n")[0]
+        raise WarehouseError(
+            f"{folder / table}: cannot be read as a table ({said}). Restore its parts from a copy, or make "
+            "the folder anew"
+        ) from error
+
+
+def write(
+    folder: Path, table: Table, batches: pa.Table | Iterable[pa.RecordBatch], *, first_part: int = 0
+) -> int:
     """Write a table in its own schema and give the number of rows.
 
-    A column that is missing, of another type, or null where it must not be, is an error of ours and
-    raises ValueError. An empty table is one part without rows.
+    first_part: the number of its first part, where there are others before it. A column that is missing, of
+    another type, or null where it must not be, is an error of ours and raises ValueError. An empty table is
+    one part without rows.
     """
     schema = table.arrow()
     if isinstance(batches, pa.Table):
         batches = batches.to_batches()
     target = folder / table.name
-    target.mkdir(parents=True)
-    written, number = 0, 0
+    target.mkdir(parents=True, exist_ok=first_part > 0)
+    written, number = 0, first_part
     writer = _writer(target, number, schema)
     try:
         for group in _groups(batches, schema, ROWS_PER_GROUP):
@@ -65,6 +87,37 @@ def write(folder: Path, table: Table, batches: pa.Table | Iterable[pa.RecordBatc
     finally:
         writer.close()
     return written
+
+
+def extend(
+    folder: Path, table: Table, base: Sequence[Path], batches: pa.Table | Iterable[pa.RecordBatch]
+) -> int:
+    """Write a table that begins with the parts of another, linked as they are; give the number of all rows.
+
+    Raises ValueError where those parts have another schema.
+    """
+    (folder / table.name).mkdir(parents=True)
+    rows = 0
+    for number, part in enumerate(base):
+        if not pq.read_schema(part).equals(table.arrow()):
+            raise ValueError(f"{part}: expected columns {table.names}, got {pq.read_schema(part).names}")
+        rows += pq.read_metadata(part).num_rows
+        link(part, folder / table.name / f"part-{number:05d}.parquet")
+    if isinstance(batches, pa.Table):
+        batches = batches.to_batches()
+    there = (batch for batch in batches if batch.num_rows)
+    first = next(there, None)
+    if first is not None:
+        rows += write(folder, table, chain([first], there), first_part=len(base))
+    return rows
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system cannot."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def write_ipc(folder: Path, table: Table) -> None:

@@ -8,8 +8,9 @@ import pyarrow as pa
 from sid_schemas import WarehouseError
 from sid_tokenizers.trie import Trie
 from sid_tokenizers.vocabulary import Vocabulary
-from sid_warehouse import files, parquet, releases
+from sid_warehouse import copies, files, origin, parquet, releases
 from sid_warehouse.arrays import padded_matrix
+from sid_warehouse.locks import Pin
 from sid_warehouse.names import Ref
 from sid_warehouse.samples import Samples
 
@@ -21,16 +22,16 @@ if TYPE_CHECKING:
 
 
 def open_warehouse(path: str | Path) -> "Warehouse":
-    """Open a warehouse folder for reading; raises WarehouseError where there is none."""
+    """Open a warehouse for reading, a folder or s3://...; raises WarehouseError where there is none."""
     return Warehouse(path)
 
 
 class Warehouse:
-    """A folder of releases."""
+    """A folder of releases, or a place in an object store whose releases are downloaded when opened."""
 
     def __init__(self, path: str | Path) -> None:
-        """Look at a folder; raises WarehouseError where it is not there."""
-        self.path = Path(path)
+        """Look at a folder, or the one that s3://BUCKET/PREFIX has here; raises WarehouseError without it."""
+        self.path = origin.work_folder(str(path)) if origin.is_url(str(path)) else Path(path)
         if not self.path.is_dir():
             raise WarehouseError(
                 f"{self.path}: no warehouse there. Name another with --warehouse or "
@@ -38,11 +39,16 @@ class Warehouse:
             )
 
     def release(self, ref: str) -> "Release":
-        """Open a release: `movietweetings` is the latest, `movietweetings@v3` that one."""
-        return Release(releases.folder_of(self.path, Ref.parse(ref)))
+        """Open a release: `movietweetings` is the latest, `movietweetings@v3` that one, `@production` a tag.
+
+        It is pinned: gc leaves it until it is closed, forgotten, or this process ends.
+        """
+        copies.bring(self.path, Ref.parse(ref))
+        return Release(releases.folder_of(self.path, Ref.parse(ref)), pinned=True)
 
     def releases(self) -> list["Release"]:
-        """Give all releases, by data set and version."""
+        """Give all releases, by data set and version; from an object store, all are downloaded."""
+        copies.bring_all(self.path)
         return [
             Release(self.path / "releases" / dataset / f"v{version}")
             for dataset in releases.datasets(self.path)
@@ -53,10 +59,24 @@ class Warehouse:
 class Release:
     """One immutable release; the folder alone is enough, wherever it was copied to."""
 
-    def __init__(self, folder: str | Path) -> None:
-        """Open the release in a folder."""
+    def __init__(self, folder: str | Path, *, pinned: bool = False) -> None:
+        """Open the release in a folder. pinned: hold it, so that gc leaves it meanwhile."""
         self.folder = Path(folder)
+        self._pin = Pin(self.folder) if pinned else None
         self.record: dict[str, Any] = releases.read(self.folder)
+
+    def close(self) -> None:
+        """Let gc have the release, unless samples of it are still in use; what is read here stays good."""
+        if self._pin:
+            self._pin.close()
+
+    def __enter__(self) -> "Release":
+        """Give the release; it is let go at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go."""
+        self.close()
 
     @property
     def ref(self) -> str:

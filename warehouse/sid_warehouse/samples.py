@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from sid_schemas import WarehouseError
+from sid_warehouse.locks import Pin
 from sid_warehouse.parquet import IPC_BATCH
 
 Array = npt.NDArray[Any]
@@ -18,6 +20,8 @@ Array = npt.NDArray[Any]
 
 class Samples:
     """The samples of one split as arrays of token ids; pickles by path, so workers map it anew.
+
+    The release is pinned as long as they are there, in every process that has them: see locks.py.
 
     folder: of a release. tokens: (n_items, L), the token ids of each item. max_history: the newest
     items of a history that are kept; shorter ones are padded on the left with `pad`.
@@ -32,6 +36,7 @@ class Samples:
         self._open()
 
     def _open(self) -> None:
+        self._pin = Pin(self.folder)
         self._samples = _Mapped(self.folder / f"{self.split}.arrow")
         self._sequences = _Mapped(self.folder / "sequences.arrow")
 
@@ -78,8 +83,12 @@ class _Mapped:
     """An uncompressed Arrow IPC file as numpy views; row r stands in batch r // IPC_BATCH."""
 
     def __init__(self, path: Path) -> None:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        try:
+            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        except (pa.ArrowException, OSError) as error:
+            said = str(error).partition("\n")[0]
+            raise WarehouseError(f"{path}: cannot be mapped ({said}). Restore it from a copy") from error
         self._rows: int = sum(batch.num_rows for batch in batches)
         self._columns: list[dict[str, tuple[Array, Array | None]]] = [
             {name: _views(batch.column(name)) for name in batch.schema.names if _numeric(batch, name)}

@@ -8,7 +8,7 @@ A folder with this name is complete: it was renamed into place after its manifes
 import importlib.metadata
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from sid_schemas import Table, WarehouseError
 from sid_warehouse import files, parquet
+from sid_warehouse.names import check_member
 
 FORMAT = 1
 PACKAGES = (
@@ -64,7 +65,7 @@ class StageStore:
         folder = self.root / stage / key
         if not folder.exists():
             return None
-        manifest = files.read_json(folder / "manifest.json")
+        manifest = _read(folder)
         for name, entry in manifest["files"].items():
             path = folder / name
             if not path.is_file() or path.stat().st_size != entry["bytes"]:
@@ -78,7 +79,7 @@ class StageStore:
         """Give the output of a stage that was written last, or None; name: of those with this parameter."""
         manifests = list((self.root / stage).glob("*/manifest.json"))
         for path in sorted(manifests, key=lambda path: (path.stat().st_mtime_ns, path), reverse=True):
-            output = StageOutput(path.parent, files.read_json(path))
+            output = StageOutput(path.parent, _read(path.parent))
             if name is None or output.manifest["params"].get("name") == name:
                 return output
         return None
@@ -116,6 +117,13 @@ class StageDraft:
         self.rows[table.name] = parquet.write(self.folder, table, batches)
         return self.rows[table.name]
 
+    def extend(
+        self, table: Table, base: Sequence[Path], batches: pa.Table | Iterable[pa.RecordBatch] = ()
+    ) -> int:
+        """Write a table that begins with another's parts, and give its number of rows."""
+        self.rows[table.name] = parquet.extend(self.folder, table, base, batches)
+        return self.rows[table.name]
+
     @property
     def spill(self) -> Path:
         """Give a folder for DuckDB to spill into; it never becomes part of the output."""
@@ -143,6 +151,22 @@ class StageDraft:
         done = self.store.find(self.stage, self.key)
         assert done is not None
         return done
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """Read a manifest, or raise WarehouseError where it is none or names files outside of its folder."""
+    path = folder / "manifest.json"
+    manifest = files.read_json(path)
+    try:
+        missing = {"key", "summary", "facts", "rows", "files"} - set(manifest)
+        for name, entry in manifest["files"].items():
+            check_member(name)
+            entry["bytes"], entry["sha256"]
+    except (WarehouseError, AttributeError, LookupError, TypeError) as error:
+        raise WarehouseError(f"{path}: is no manifest ({error}). Remove the folder and run again") from error
+    if missing:
+        raise WarehouseError(f"{path}: lacks {sorted(missing)}. Remove the folder and run again")
+    return dict(manifest)
 
 
 def package_versions() -> dict[str, str]:
