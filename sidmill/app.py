@@ -24,10 +24,14 @@ class StoppedError(SidmillError):
 
 
 RecipeArg = Annotated[Path, typer.Argument(help="the recipe, a TOML file")]
-RefArg = Annotated[str, typer.Argument(help="a release: DATASET (the latest) or DATASET@vN")]
+RefArg = Annotated[str, typer.Argument(help="a release: DATASET (the latest), DATASET@vN or DATASET@TAG")]
 WarehouseOpt = Annotated[
     str | None,
-    typer.Option("--warehouse", "-w", help="folder [default: $SIDMILL_WAREHOUSE or warehouse/data]"),
+    typer.Option(
+        "--warehouse",
+        "-w",
+        help="folder or s3://BUCKET/PREFIX [default: $SIDMILL_WAREHOUSE or warehouse/data]",
+    ),
 ]
 SetOpt = Annotated[
     list[str] | None,

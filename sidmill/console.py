@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -25,14 +26,22 @@ from sid_flows.reporting import LineReporter
 OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
 
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and line ends
+
+
 def say(line: str = "") -> None:
     """Print one line, as it is."""
-    OUT.print(Text(line))
+    OUT.print(Text(_harmless(line)))
 
 
 def complain(message: str) -> None:
     """Print an error to standard error, in one line."""
-    print("sidmill: " + " ".join(message.split()), file=sys.stderr)
+    print("sidmill: " + _harmless(" ".join(message.split())), file=sys.stderr)
+
+
+def _harmless(text: str) -> str:
+    """Show control characters as escapes: titles and file names must not command the terminal."""
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def print_json(value: Any) -> None:
@@ -55,9 +64,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     body = [list(row) for row in rows]
     for number, column in enumerate(columns):
         numeric = bool(body) and all(_is_number(row[number]) for row in body)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(Text(_harmless(column)), justify="right" if numeric else "left", overflow="fold")
     for row in body:
-        table.add_row(*(Text(_show(value)) for value in row))
+        table.add_row(*(Text(_harmless(_show(value))) for value in row))
     OUT.print(table, soft_wrap=False)
 
 

@@ -1,4 +1,4 @@
-"""The Prefect flow: every stage a task, from raw dump to release. The only module that imports Prefect.
+"""The Prefect flows: every stage a task, from raw dump to release. The only module that imports Prefect.
 
 Our stage store does the caching, so tasks cache nothing and return only what a reader of the run needs.
 """
@@ -10,9 +10,12 @@ from prefect.cache_policies import NO_CACHE
 
 # Modules, not their functions: Prefect keeps flow functions alive at exit, and DuckDB, reached through
 # what they import, would then print pages of leak warnings.
+from sid_flows import append as appending
 from sid_flows import execute, plan, prefect_settings, recipe
+from sid_flows import retokenize as retokenizing
 from sid_pipelines import published
 from sid_pipelines.chain import PUBLISH
+from sid_warehouse import files, locks
 
 
 # The types of tasks' parameters are Any: Prefect keeps at exit what they name, and so what that reaches.
@@ -43,21 +46,73 @@ def build(
     """
     until = None if until is None or plan.check_step(until) == PUBLISH else until
     prefect_settings.bind_server_to_us()
-    made = plan.make_plan(recipe_path, recipe.warehouse_path(warehouse), overrides or (), until)
+    place = recipe.warehouse_path(warehouse)
+    with files.explained(place), locks.building(place):
+        return carry_out(plan.make_plan(recipe_path, place, overrides or (), until), until)
+
+
+@flow(name="sidmill-append", flow_run_name="{recipe_path}", persist_result=False)
+def append(
+    recipe_path: str,
+    warehouse: str | None = None,
+    base: str | None = None,
+    overrides: list[str] | None = None,
+    until: str | None = None,
+) -> dict[str, Any]:
+    """Append a dump to a release: its codebooks, numbers and labels stay, new items get SIDs.
+
+    base: the release, as DATASET@vN; without it the latest of the recipe's data set. The others as for
+    `build`.
+    """
+    until = None if until is None or plan.check_step(until) == PUBLISH else until
+    prefect_settings.bind_server_to_us()
+    place = recipe.warehouse_path(warehouse)
+    with files.explained(place), locks.building(place):
+        return carry_out(appending.plan_append(recipe_path, place, base, overrides or (), until), until)
+
+
+@flow(name="sidmill-retokenize", flow_run_name="{ref}", persist_result=False)
+def retokenize(
+    recipe_path: str,
+    ref: str,
+    warehouse: str | None = None,
+    overrides: list[str] | None = None,
+    match: bool = True,
+) -> dict[str, Any]:
+    """Make new codebooks on a release's embeddings; its splits, items and users stay.
+
+    ref: the release, as DATASET@vN. match: whether the new codes get the labels of the old ones that they
+    agree with most. The others as for `build`.
+    """
+    prefect_settings.bind_server_to_us()
+    place = recipe.warehouse_path(warehouse)
+    with files.explained(place), locks.building(place):
+        return carry_out(
+            retokenizing.plan_retokenize(ref, recipe_path, place, overrides or (), match=match), None
+        )
+
+
+def carry_out(made: Any, until: str | None) -> dict[str, Any]:
+    """Run a plan's stages as tasks, then publish unless it stops before; for the flows here.
+
+    Gives the release's name and fingerprint, or the last stage where it stopped early.
+    """
     made.store.sweep()
+    if until is None and made.published:
+        return {name: made.published[name] for name in ("dataset", "version", "fingerprint")}
     outputs: dict[str, Any] = {}
     for planned in made.stages:
-        inputs = {label: outputs[label] for label in planned.step.inputs.values()}
+        inputs = {label: outputs[label] for label in planned.step.inputs.values() if label in outputs}
         outputs[planned.label] = stage.with_options(name=planned.label)(made, planned, inputs)
     if until is not None:
-        last = list(outputs.values())[-1]
+        roles = made.roles(outputs)
         return {
             "stage": list(outputs)[-1],
-            "key": last.manifest["key"],
-            "folder": str(last.folder),
-            "ledger": outputs["clean"].facts["ledger"] if "clean" in outputs else [],
-            "findings": outputs["split"].facts["audit"]["findings"] if "split" in outputs else [],
-            "published_statistics": published.compare(outputs),
+            "key": list(outputs.values())[-1].manifest["key"],
+            "folder": str(list(outputs.values())[-1].folder),
+            "ledger": roles["clean"].facts["ledger"] if "clean" in roles else [],
+            "findings": roles["split"].facts["audit"]["findings"] if "split" in roles else [],
+            "published_statistics": published.compare(roles),
         }
     release = publish(made, outputs)
     return {name: release[name] for name in ("dataset", "version", "fingerprint")}

@@ -45,7 +45,7 @@ def _run(plan: Plan, planned: PlannedStage, inputs: Mapping[str, StageOutput]) -
     ):
         work = Work(
             params=planned.params,
-            inputs=planned.inputs(inputs),
+            inputs=planned.inputs({**plan.given, **inputs}),
             out=draft,
             resources=Resources(memory=memory, cache=plan.warehouse / "cache"),
             progress=lambda done, total: report.progress(planned.label, done, total),
@@ -61,7 +61,16 @@ def finish(plan: Plan, outputs: Mapping[str, StageOutput]) -> dict[str, Any]:
     report.started("publish")
     with files.explained(plan.warehouse), _refusals(plan, "publish"):
         release = publish.publish(
-            plan.warehouse, plan.recipe.dataset, outputs, plan.recipe.as_written(), plan.raw_files, render
+            plan.warehouse,
+            plan.recipe.dataset,
+            {**plan.given, **outputs},
+            plan.roles(outputs),
+            plan.recipe.as_written(),
+            plan.raw_files,
+            render,
+            kind=plan.kind,
+            base=plan.base,
+            copies={"copies": True, "views": False}.get(plan.recipe.publish.catalog or ""),
         )
     summary = f"{release['dataset']}@v{release['version']}, {len(release['files'])} files"
     report.finished("publish", summary, time.monotonic() - started)

@@ -1,17 +1,21 @@
 """What each stage depends on: its part of the recipe, and of what lies on disk beside it."""
 
+from dataclasses import fields
 from typing import Any
 
 from sid_flows.dump import Dump
 from sid_flows.embedding_sections import EmbedSection
 from sid_flows.recipe import Recipe
 from sid_flows.wiring import Step
+from sid_pipelines.assign import AssignParams
 from sid_pipelines.clean import CleanParams
 from sid_pipelines.collisions import CollisionParams
+from sid_pipelines.drift import Limits
 from sid_pipelines.embed_collaborative import CollaborativeEmbedParams
 from sid_pipelines.embed_image import ImageEmbedParams
 from sid_pipelines.embed_text import TextEmbedParams
 from sid_pipelines.encoders import text_encoder
+from sid_pipelines.extend import ExtendParams
 from sid_pipelines.fuse import FuseParams
 from sid_pipelines.gates import GatesParams
 from sid_pipelines.image_encoders import image_encoder
@@ -22,6 +26,8 @@ from sid_pipelines.sequences import SequencesParams
 from sid_pipelines.split import SplitParams
 from sid_pipelines.text import TextParams
 from sid_pipelines.tokenize import TokenizeParams
+
+LIMITS = tuple(one.name for one in fields(Limits))
 
 
 def params_of(step: Step, recipe: Recipe, dump: Dump) -> Any:
@@ -34,27 +40,22 @@ def params_of(step: Step, recipe: Recipe, dump: Dump) -> Any:
                 options=recipe.source.parameters,
                 encoding=recipe.source.encoding or "",
                 truncated=recipe.source.truncated,
+                empty=recipe.source.empty,
                 files=tuple({name: entry[name] for name in names} for entry in dump.hashes),
                 paths=tuple(str(file.path) for file in dump.files),
             )
         case "clean":
-            chosen = recipe.clean
-            return CleanParams(
-                exact_duplicates=chosen.exact_duplicates,
-                dedupe=chosen.dedupe,
-                events=tuple(chosen.events),
-                min_value=chosen.min_value,
-                max_value=chosen.max_value,
-                since=chosen.since,
-                until=chosen.until,
-                max_events_per_user=chosen.max_events_per_user,
-                without_metadata=chosen.without_metadata,
-                require=tuple(chosen.require),
-                k_core_user=chosen.k_core.user,
-                k_core_item=chosen.k_core.item,
-                k_core=chosen.k_core_method,
+            return _cleaning(recipe)
+        case "extend":
+            return ExtendParams(
+                protocol=recipe.split.protocol,
+                params=recipe.split.made.params(),
                 ties=recipe.split.ties,
-                universe=recipe.items.universe,
+                seed=recipe.split.seed,
+                clean=_cleaning(recipe),
+                dump=recipe.append.dump,
+                rule=recipe.append.split,
+                min_snapshot_overlap=recipe.append.min_snapshot_overlap,
             )
         case "split":
             return SplitParams(
@@ -82,6 +83,14 @@ def params_of(step: Step, recipe: Recipe, dump: Dump) -> Any:
             )
         case "collisions":
             return CollisionParams(policy=recipe.collisions.policy, params=recipe.collisions.parameters)
+        case "assign":
+            limits = Limits(**{name: getattr(recipe.append, name) for name in LIMITS})
+            return AssignParams(
+                policy=recipe.collisions.policy,
+                params=recipe.collisions.parameters,
+                drift=recipe.append.drift,
+                limits=limits,
+            )
         case "sequences":
             return SequencesParams(
                 expansion=recipe.split.expansion,
@@ -91,6 +100,27 @@ def params_of(step: Step, recipe: Recipe, dump: Dump) -> Any:
         case "gates":
             return GatesParams(**recipe.gates.model_dump())
     raise AssertionError(f"stage {step.stage.name!r} has no parameters here")
+
+
+def _cleaning(recipe: Recipe) -> CleanParams:
+    chosen = recipe.clean
+    return CleanParams(
+        exact_duplicates=chosen.exact_duplicates,
+        dedupe=chosen.dedupe,
+        events=tuple(chosen.events),
+        min_value=chosen.min_value,
+        max_value=chosen.max_value,
+        since=chosen.since,
+        until=chosen.until,
+        max_events_per_user=chosen.max_events_per_user,
+        without_metadata=chosen.without_metadata,
+        require=tuple(chosen.require),
+        k_core_user=chosen.k_core.user,
+        k_core_item=chosen.k_core.item,
+        k_core=chosen.k_core_method,
+        ties=recipe.split.ties,
+        universe=recipe.items.universe,
+    )
 
 
 def _embedding(one: EmbedSection, dump: Dump) -> Any:

@@ -4,8 +4,8 @@ Keys are computed from the recipe and the hashes of the raw files and the encode
 done and what would run is known without Prefect and without parsing any data.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from sid_flows.wiring import Step, steps
 from sid_pipelines.chain import STEPS, step_of
 from sid_pipelines.ingest import check_rejects
 from sid_pipelines.publish import fingerprint
+from sid_pipelines.released import as_role
 from sid_pipelines.stage import Stage, keyed
 from sid_schemas import RecipeError
 from sid_tokenizers import tokenizer_named
@@ -49,12 +50,16 @@ class PlannedStage:
 
     def inputs(self, outputs: Mapping[str, StageOutput]) -> dict[str, StageOutput]:
         """Give what it reads, by role, out of the outputs there are, by label."""
-        return {role: outputs[label] for role, label in self.step.inputs.items()}
+        return {role: as_role(outputs[label], role) for role, label in self.step.inputs.items()}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All stages of a recipe in order, and the release they make."""
+    """All stages of a recipe in order, and the release they make.
+
+    given: outputs by label that were there before: nothing for a build, a release's for what goes on from
+    one. kind: "build", "append" or "retokenize". base: the release that it goes on from.
+    """
 
     recipe: Recipe
     warehouse: Path
@@ -63,6 +68,18 @@ class Plan:
     raw_files: list[dict[str, Any]]
     fingerprint: str
     published: dict[str, Any] | None
+    given: Mapping[str, StageOutput] = field(default_factory=dict)
+    kind: str = "build"
+    base: StageOutput | None = None
+
+    def with_published(self, published: dict[str, Any] | None) -> "Plan":
+        """Give this plan with the release that has what it would make."""
+        return replace(self, published=published)
+
+    def roles(self, outputs: Mapping[str, StageOutput]) -> dict[str, StageOutput]:
+        """Give the outputs, by label, as what a release is made of, by role."""
+        filled = {role: as_role(outputs[one.label], role) for one in self.stages for role in one.step.roles}
+        return {**self.given, **filled}
 
     @property
     def complete(self) -> bool:
@@ -100,33 +117,61 @@ def make_plan(
     """Read a recipe and find out what of it is done, up to and with a stage, or to the release."""
     recipe = load_recipe(recipe_path, overrides)
     dump = Dump.of(recipe, Path(recipe_path).absolute().parent, warehouse)
+    return assemble(
+        recipe,
+        warehouse,
+        steps(recipe),
+        lambda step: params_of(step, recipe, dump),
+        raw_files=dump.hashes,
+        until=until,
+    )
+
+
+def assemble(
+    recipe: Recipe,
+    warehouse: Path,
+    steps: Iterable[Step],
+    params: Callable[[Step], Any],
+    *,
+    raw_files: list[dict[str, Any]],
+    given: Mapping[str, StageOutput] | None = None,
+    until: str | None = None,
+    kind: str = "build",
+    base: StageOutput | None = None,
+) -> Plan:
+    """Look up what is done of some steps, up to and with a stage, or to the release; see `Plan`."""
     store = StageStore(warehouse, recipe.dataset)
     planned: dict[str, PlannedStage] = {}
-    for step in steps(recipe):
+    keys = {label: output.manifest["key"] for label, output in (given or {}).items()}
+    for step in steps:
         if until and STEPS.index(step_of(step.stage)) > STEPS.index(until):
             break
-        params = params_of(step, recipe, dump)
-        parents = {role: planned[label].key for role, label in step.inputs.items()}
-        key = step.stage.key(params, parents)
+        own = params(step)
+        parents = {role: keys[label] for role, label in step.inputs.items()}
+        key = keys[step.label] = step.stage.key(own, parents)
         done = store.find(step.stage.name, key)
-        why = "done" if done else _why(store, step, params, planned)
-        planned[step.label] = PlannedStage(step, params, key, parents, done, why)
-    mark = fingerprint({name: one.key for name, one in planned.items()})
+        why = "done" if done else _why(store, step, own, planned)
+        planned[step.label] = PlannedStage(step, own, key, parents, done, why)
+    mark = fingerprint(keys)
     return Plan(
         recipe=recipe,
         warehouse=warehouse,
         store=store,
         stages=tuple(planned.values()),
-        raw_files=dump.hashes,
+        raw_files=raw_files,
         fingerprint=mark,
         published=None if until else releases.find_fingerprint(warehouse, recipe.dataset, mark),
+        given=given or {},
+        kind=kind,
+        base=base,
     )
 
 
 def _why(store: StageStore, step: Step, params: Any, planned: Mapping[str, PlannedStage]) -> str:
     """Say why a stage would run: a parent runs, or what differs from its newest output."""
     stage = step.stage
-    rerun = [label for label in dict.fromkeys(step.inputs.values()) if planned[label].done is None]
+    labels = [label for label in dict.fromkeys(step.inputs.values()) if label in planned]
+    rerun = [label for label in labels if planned[label].done is None]
     if rerun:
         return f"{', '.join(rerun)} will run"
     newest = store.newest(stage.name, step.embed.name if step.embed and "name" in keyed(params) else None)

@@ -25,6 +25,7 @@ from sid_schemas import DataError, RecipeError
 from sid_schemas.tables import EVENT_TYPES
 from sid_tokenizers import POLICIES, tokenizer_named
 from sid_tokenizers.collisions import misfit, policy_named
+from sid_warehouse import origin
 from sid_warehouse.names import check_dataset
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class SourceSection(Section):
 
     items: files or folders with the items' metadata, where `path` does not hold it. encoding: where
     the files are not in the encoding their format has. truncated: whether a gzip file that ends too
-    early is an error, or its whole lines are kept.
+    early is an error, or its whole lines are kept. empty: whether a file without a byte is an error, or is
+    taken as one without rows, as a dump has it that brings only items.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -48,6 +50,7 @@ class SourceSection(Section):
     items: str | list[str] | None = None
     encoding: str | None = None
     truncated: Literal["error", "keep"] = "error"
+    empty: Literal["error", "keep"] = "error"
 
     @field_validator("encoding")
     @classmethod
@@ -232,6 +235,41 @@ class GatesSection(Section):
     max_tie_rate: Rate | None = None  # share of test events at the same time as the event before them
 
 
+class AppendSection(Section):
+    """How `sidmill append` takes a dump, and when it calls for retraining; see docs/warehouse.md.
+
+    dump: "delta", only new rows, or "snapshot", everything again under the same ids, of which at least
+    min_snapshot_overlap of the published events must be there. split: "frozen" keeps every published label,
+    and new events train where the split protocol forbids nothing; "train" lets all of them train, whatever
+    leaks; "protocol" labels all events anew. drift: whether new items that the codebooks do not fit only
+    call for retraining, or are refused. The limits are those of `sid_pipelines.drift.Limits`; 0 for none.
+    """
+
+    dump: Literal["delta", "snapshot"] = "delta"
+    min_snapshot_overlap: Rate = 0.9
+    split: Literal["frozen", "train", "protocol"] = "frozen"
+    drift: Literal["warn", "fail"] = "warn"
+    max_psi: Annotated[float, Field(ge=0)] | None = 0.25
+    max_error_ratio: Annotated[float, Field(ge=0)] | None = 1.5
+    max_pressure: Rate | None = 0.5
+    max_cold_users: Rate | None = None
+
+    @field_validator("max_psi", "max_error_ratio", "max_pressure", "max_cold_users")
+    @classmethod
+    def _none_for_zero(cls, value: float | None) -> float | None:
+        return value or None  # TOML has no null
+
+
+class PublishSection(Section):
+    """What becomes of a release. It shapes none.
+
+    catalog: whether catalog.duckdb has copies of the latest and the tagged releases, so that it answers after
+    a move, or only views on their files; left as it is where neither is said.
+    """
+
+    catalog: Literal["copies", "views"] | None = None
+
+
 class ExportSection(Section):
     """Trainer formats to write after publishing; this version has none yet."""
 
@@ -266,6 +304,8 @@ class Recipe(Section):
     tokenize: TokenizeSection = Field(default_factory=TokenizeSection)
     collisions: CollisionsSection = Field(default_factory=CollisionsSection)
     gates: GatesSection = Field(default_factory=GatesSection)
+    append: AppendSection = Field(default_factory=AppendSection)
+    publish: PublishSection = Field(default_factory=PublishSection)
     export: ExportSection = Field(default_factory=ExportSection)
     engine: EngineSection = Field(default_factory=EngineSection)
 
@@ -374,6 +414,11 @@ class Recipe(Section):
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and lay `key=value` overrides over it; raises RecipeError in one line."""
+    return validated(path, recipe_values(path, overrides))
+
+
+def recipe_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read what a recipe and its overrides say, and no more; raises RecipeError in one line."""
     path = Path(path)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -383,6 +428,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: is not TOML: {error}") from error
     for override in overrides:
         _override(values, override)
+    return values
+
+
+def validated(path: str | Path, values: Mapping[str, Any]) -> Recipe:
+    """Give a recipe with every default; raises RecipeError in one line, naming the file."""
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
@@ -452,8 +502,12 @@ def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def warehouse_path(given: str | Path | None) -> Path:
-    """Give the warehouse: the one named, or $SIDMILL_WAREHOUSE, or ./warehouse/data."""
-    path = Path(given or os.environ.get("SIDMILL_WAREHOUSE") or "warehouse/data").expanduser().absolute()
+    """Give the warehouse: the one named, or $SIDMILL_WAREHOUSE, or ./warehouse/data.
+
+    For s3://BUCKET/PREFIX that is the local folder which stands for it, see `sid_warehouse.origin`.
+    """
+    named = str(given or os.environ.get("SIDMILL_WAREHOUSE") or "warehouse/data")
+    path = origin.work_folder(named) if origin.is_url(named) else Path(named).expanduser().absolute()
     if "?" in str(path):
         raise RecipeError(f"{path}: DuckDB opens no file below a folder with '?' in its name; choose another")
     return path

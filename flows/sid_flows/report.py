@@ -5,6 +5,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from sid_flows.markup import bar, code, table
+from sid_flows.report_changes import changes as changes_section
+from sid_flows.report_changes import churn
 from sid_warehouse.stages import StageOutput
 
 STYLE = """
@@ -25,8 +28,16 @@ dt { opacity: .7; font-size: .85em } dd { margin: 0; font-size: 1.3rem }
 GROUPS, TITLES = 6, 8  # first codes shown as examples, titles of each
 
 
-def render(record: Mapping[str, Any], metrics: Mapping[str, Any], outputs: Mapping[str, StageOutput]) -> str:
-    """Give the page for a release about to be published."""
+def render(
+    record: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    outputs: Mapping[str, StageOutput],
+    changes: Mapping[str, Any] | None = None,
+) -> str:
+    """Give the page for a release about to be published.
+
+    changes: what `sid_warehouse.diff.compare` found of it and the release that it goes on from, if any.
+    """
     resolved, split = metrics["collisions"], metrics["split"]
     audit = split["audit"]
     page = [
@@ -34,18 +45,20 @@ def render(record: Mapping[str, Any], metrics: Mapping[str, Any], outputs: Mappi
         f'<p class="soft">fingerprint <code>{record["fingerprint"]}</code>, {_gates(record["gates"])}</p>',
         _headline(record, metrics),
         *(f"<p>{escape(_sentence(one['says']))}</p>" for one in metrics["published_statistics"]),
+        *(changes_section(changes) if changes else []),
+        *(churn(metrics["churn"]) if "churn" in metrics else []),
         "<h2>What was read</h2>",
-        _table(
+        table(
             ["file", "rows", "records", "left out", "rejected", "why"],
-            _files_read(outputs["ingest"].facts["files"]),
+            _files_read(outputs["ingest"].facts["files"] or {}),  # a release of before 0.2 has not kept it
         ),
         "<h2>What cleaning removed</h2>",
-        _table(
+        table(
             ["step", "interactions", "users", "items", "removed", "kept", "reason"],
             _waterfall(metrics["ledger"]),
         ),
         "<h2>Embeddings</h2>",
-        _table(
+        table(
             [
                 "embedding",
                 "model",
@@ -64,7 +77,7 @@ def render(record: Mapping[str, Any], metrics: Mapping[str, Any], outputs: Mappi
         f"<p>{escape(metrics['tokenizer']['tokenizer'])}, fitted on "
         f"{metrics['tokenizer']['fit_items']:,} {escape(metrics['tokenizer']['fit_scope'])}. Use of each "
         "level, after resolution; perplexity as a share of the codes, 1 being even use.</p>",
-        _table(
+        table(
             ["level", "codes", "used", "dead", "perplexity", "entropy / ln K", "Gini", "largest", "prefixes"],
             [
                 [
@@ -72,7 +85,7 @@ def render(record: Mapping[str, Any], metrics: Mapping[str, Any], outputs: Mappi
                     one["codes"],
                     one["used"],
                     one["dead"],
-                    _bar(one["perplexity_share"]),
+                    bar(one["perplexity_share"]),
                     round(one["entropy_ratio"], 3),
                     round(one["gini"], 3),
                     one["max_count"],
@@ -82,7 +95,7 @@ def render(record: Mapping[str, Any], metrics: Mapping[str, Any], outputs: Mappi
             ],
         ),
         f"<h2>Collisions</h2><p>Policy {escape(resolved['policy'])} moved {resolved['moved']:,} items.</p>",
-        _table(
+        table(
             ["", "before", "after"],
             [
                 [name.replace("_", " "), value, resolved["after"][name]]
@@ -90,30 +103,30 @@ def render(record: Mapping[str, Any], metrics: Mapping[str, Any], outputs: Mappi
             ],
         ),
         "<h2>Do like items have like IDs?</h2>",
-        _table(["", "all items", "items fitted on"], _overlaps(resolved)),
+        table(["", "all items", "items fitted on"], _overlaps(resolved)),
         *_purity(resolved["category_purity"]),
         "<h2>Items under the same first code</h2>",
-        _table(["code", "items", "examples, most popular first"], _examples(outputs)),
+        table(["code", "items", "examples, most popular first"], _examples(outputs)),
         f"<h2>Split: {escape(split['protocol'])}</h2><p>Equal times are ordered by {escape(split['ties'])}. "
         f"{audit['test_ties']:,} test targets ({audit['test_tie_rate']:.2%}) share their time with the event "
         f"before: which of the two is the target is arbitrary. Known leak: {escape(audit['leaks'])}.</p>",
-        _table(
+        table(
             ["finding", "rule", "events", "of", "what it says"], _findings(outputs["gates"].facts["findings"])
         ),
         "<h2>Lineage</h2>",
-        _table(
+        table(
             ["raw file", "bytes", "SHA-256"],
-            [[one["label"], one["bytes"], _code(one["sha256"])] for one in record["raw_files"]],
+            [[one["label"], one["bytes"], code(one["sha256"])] for one in record["raw_files"]],
         ),
-        _table(
+        table(
             ["stage", "key", "what it did", "seconds"],
             [
-                [name, _code(one["key"]), one["summary"], f"{one['seconds']:.1f}"]
+                [name, code(one["key"]), one["summary"], f"{one['seconds']:.1f}"]
                 for name, one in record["stages"].items()
             ],
         ),
         f"<details><summary>All {len(record['gates'])} gate checks</summary>",
-        _table(
+        table(
             ["table", "check", "measured", "expected", "verdict", "why"],
             [
                 [one[name] for name in ("table", "check", "measured", "expected", "verdict", "why")]
@@ -135,19 +148,6 @@ def _gates(results: Sequence[Mapping[str, Any]]) -> str:
     warned = sum(one["verdict"] == "warning" for one in results)
     held = f"{len(results) - warned} gate checks hold"
     return f"{held}, {warned} of [gates] leakage warn" if warned else held
-
-
-class _Markup(str):
-    """HTML that is escaped already."""
-
-
-def _code(text: str) -> _Markup:
-    return _Markup(f"<code>{escape(text)}</code>")
-
-
-def _bar(share: float) -> _Markup:
-    width = f"{100 * min(max(share, 0.0), 1.0):.1f}"
-    return _Markup(f'{share:.3f}<div class="bar"><span style="width:{width}%"></span></div>')
 
 
 def _headline(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
@@ -193,7 +193,7 @@ def _embeddings(embeddings: Mapping[str, Mapping[str, Any]]) -> Iterable[Sequenc
             _model(one),
             f"{one['dim']} {one['dtype']}",
             one["present"],
-            _bar(one["present"] / max(one["items"], 1)),
+            bar(one["present"] / max(one["items"], 1)),
             _without(one),
             one["zero_vectors"],
             one["duplicate_vectors"],
@@ -250,7 +250,7 @@ def _purity(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
         "same after a shuffle, since short lists are pure by chance.</p>"
     )
     columns = ["length", "purity", "shuffled"]
-    yield _table(["prefix length", *columns[1:]], [[row[name] for name in columns] for row in rows])
+    yield table(["prefix length", *columns[1:]], [[row[name] for name in columns] for row in rows])
 
 
 def _share(value: float | None) -> str:
@@ -261,7 +261,7 @@ def _waterfall(ledger: Sequence[Mapping[str, Any]]) -> Iterable[Sequence[Any]]:
     first = ledger[0]["interactions"]
     for row in ledger:
         numbers = [row[name] for name in ("step", "interactions", "users", "items", "removed")]
-        yield [*numbers, _bar(row["interactions"] / first), row["reason"]]
+        yield [*numbers, bar(row["interactions"] / max(first, 1)), row["reason"]]
 
 
 def _examples(outputs: Mapping[str, StageOutput]) -> Iterable[Sequence[Any]]:
@@ -272,31 +272,7 @@ def _examples(outputs: Mapping[str, StageOutput]) -> Iterable[Sequence[Any]]:
     for item, sid in zip(items, sids, strict=True):
         groups.setdefault(sid[0], []).append(item)
     largest = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))[:GROUPS]
-    for code, members in largest:
+    for first, members in largest:
         members.sort(key=lambda item: (-item["popularity_train"], item["item_id"]))
         titles = (item["title"] or item["item_id"] for item in members[:TITLES])
-        yield [_code(f"<a_{code}>"), len(members), "; ".join(titles)]
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    rows = list(rows)
-    right = [bool(rows) and _numeric(rows[0][place]) for place in range(len(columns))]
-    head = "".join(
-        f"<th{' class=number' * numeric}>{escape(column)}</th>"
-        for column, numeric in zip(columns, right, strict=True)
-    )
-    body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _numeric(value: Any) -> bool:
-    return isinstance(value, int | float)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, _Markup):
-        return f"<td>{value}</td>"
-    if _numeric(value):
-        shown = f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
-        return f'<td class="number">{shown}</td>'
-    return f"<td>{escape('' if value is None else str(value))}</td>"
+        yield [code(f"<a_{first}>"), len(members), "; ".join(titles)]

@@ -5,11 +5,13 @@ recipe needs, and from which others each reads, is `sid_flows.wiring`.
 """
 
 from sid_pipelines import (
+    assign,
     clean,
     collisions,
     embed_collaborative,
     embed_image,
     embed_text,
+    extend,
     fuse,
     gates,
     ingest,
@@ -39,13 +41,17 @@ CHAIN: tuple[Stage, ...] = (
 PUBLISH = "publish"  # the last step; its output is a release, not a stage folder
 
 
+# What an append runs in the place of clean and split, and of tokenize and collisions.
+APPENDING: tuple[Stage, ...] = (extend.STAGE, assign.STAGE)
+
+
 def step_of(stage: Stage) -> str:
     """Give the step of the chain that a stage belongs to: `embed` for every kind of embedding.
 
-    >>> step_of(embed_image.STAGE), step_of(split.STAGE)
-    ('embed', 'split')
+    >>> step_of(embed_image.STAGE), step_of(split.STAGE), step_of(assign.STAGE)
+    ('embed', 'split', 'collisions')
     """
-    return stage.name.partition("_")[0]
+    return {"extend": "split", "assign": "collisions"}.get(stage.name, stage.name.partition("_")[0])
 
 
 STEPS = (*dict.fromkeys(step_of(stage) for stage in CHAIN), PUBLISH)

@@ -1,7 +1,8 @@
 """Collisions: apply the declared policy, then write the SIDs, the way back, the trie and the vocabulary."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,13 @@ from sid_schemas.tables import SID_TO_ITEMS, SIDS
 from sid_tokenizers import Tokenizer, Trie, Vocabulary, load, resolve
 from sid_tokenizers.base import Codes
 from sid_tokenizers.collisions import Resolution, policy_named
+from sid_tokenizers.collisions.base import Policy
 from sid_tokenizers.metrics import ReconstructionTotal, collision_metrics, per_level
 from sid_tokenizers.vocabulary import sid_key
 from sid_warehouse import files
 from sid_warehouse.arrays import codes_column, matrix
 from sid_warehouse.db import connect
+from sid_warehouse.stages import StageOutput
 
 
 @dataclass(frozen=True)
@@ -52,34 +55,53 @@ def run(work: Work) -> Outcome:
             fitted,
             connection,
             work.inputs["split"],
-            work.inputs["clean"],
+            _categories(work.inputs["clean"]),
             ordered=tokenizer.traits.ordered,
         )
     vocabulary = Vocabulary(done.levels)
-    work.out.write(SIDS, _sids(table, codes, done, vocabulary))
-    work.out.write(SID_TO_ITEMS, _way_back(done.sids, done.slots))
-    Trie.build(done.sids).save(work.out.folder / "trie.safetensors")
-    vocabulary.save(work.out.folder / "vocabulary.json")
-    _keep_for_appends(work, params, done)
+    sids = sids_table(table, codes, done, vocabulary)
+    work.out.write(SIDS, sids)
+    work.out.write(SID_TO_ITEMS, way_back(done.sids, done.slots, sids["sid_key"]))
+    write_for_decoding(work, done.sids, vocabulary)
+    write_for_appends(work, params.policy, params.params, done)
     facts: dict[str, Any] = {
-        "policy": params.policy,
-        "params": files.as_json(asdict(policy)),
-        "unique": policy.unique,
-        "length": policy.length,
-        "capacity": getattr(policy, "capacity", None),
+        **policy_facts(policy),
         "moved": int(done.moved.sum()),
         "duplicate_vectors": done.duplicates,
-        "before": collision_metrics(codes),
-        "after": collision_metrics(done.sids),
-        "before_fit": collision_metrics(codes[fitted]),
-        "after_fit": collision_metrics(done.sids[fitted]),
-        "levels": per_level(done.sids, done.levels),
-        "levels_fit": per_level(done.sids[fitted], done.levels),
+        **usage(codes, done.sids, fitted, done.levels),
         **_reconstruction(tokenizer, vectors, done, fitted),
         **quality,
     }
     moved, left = facts["moved"], count(facts["after"]["collided_items"], "collision")
     return Outcome(facts, f"{count(len(codes), 'SID')}, {moved} moved by {params.policy}, {left} left")
+
+
+def _categories(clean: StageOutput) -> list[Path]:
+    """Give where the items' categories stand: in a release they are published as `items`."""
+    return clean.parts("items" if clean.folder.joinpath("items").exists() else "items_clean")
+
+
+def policy_facts(policy: Policy) -> dict[str, Any]:
+    """Give what a policy is and promises."""
+    return {
+        "policy": policy.name,
+        "params": files.as_json(asdict(policy)),
+        "unique": policy.unique,
+        "length": policy.length,
+        "capacity": getattr(policy, "capacity", None),
+    }
+
+
+def usage(codes: Codes, sids: Codes, fitted: npt.NDArray[np.bool_], levels: Sequence[int]) -> dict[str, Any]:
+    """Give collisions before and after, and the use of levels, of all items and of those fitted on."""
+    return {
+        "before": collision_metrics(codes),
+        "after": collision_metrics(sids),
+        "before_fit": collision_metrics(codes[fitted]),
+        "after_fit": collision_metrics(sids[fitted]),
+        "levels": per_level(sids, levels),
+        "levels_fit": per_level(sids[fitted], levels),
+    }
 
 
 def _reconstruction(
@@ -96,19 +118,27 @@ def _reconstruction(
     return {"reconstruction": all_items.result(), "reconstruction_fit": fit.result()}
 
 
-def _keep_for_appends(work: Work, params: CollisionParams, done: Resolution) -> None:
+def write_for_decoding(work: Work, sids: Codes, vocabulary: Vocabulary) -> None:
+    """Write the trie over all SIDs, and the vocabulary that their tokens are in."""
+    Trie.build(sids).save(work.out.folder / "trie.safetensors")
+    vocabulary.save(work.out.folder / "vocabulary.json")
+
+
+def write_for_appends(work: Work, policy: str, params: Mapping[str, Any], done: Resolution) -> None:
+    """Write what the next `resolve` must be told."""
     from safetensors.numpy import save_file
 
     folder = work.out.folder / "collisions"
     folder.mkdir()
-    files.write_json(folder / "policy.json", {"policy": params.policy, "params": dict(params.params)})
+    files.write_json(folder / "policy.json", {"policy": policy, "params": dict(params)})
     save_file(
         {name: np.ascontiguousarray(array) for name, array in done.state.items()},
         folder / "state.safetensors",
     )
 
 
-def _sids(items: pa.Table, codes: Codes, done: Resolution, vocabulary: Vocabulary) -> pa.Table:
+def sids_table(items: pa.Table, codes: Codes, done: Resolution, vocabulary: Vocabulary) -> pa.Table:
+    """Give table `sids` of some items; items: (item_index, item_id)."""
     keys, tokens = [], []
     for start in range(0, len(codes), ROWS):
         for row in done.sids[start : start + ROWS].tolist():
@@ -133,16 +163,16 @@ def _sids(items: pa.Table, codes: Codes, done: Resolution, vocabulary: Vocabular
     )
 
 
-def _way_back(sids: Codes, slots: npt.NDArray[np.int32]) -> pa.Table:
+def way_back(sids: Codes, slots: npt.NDArray[np.int32], keys: pa.ChunkedArray) -> pa.Table:
+    """Give table `sid_to_items` of all items; keys: their sid_key."""
     order = np.lexsort([slots, *sids.T[::-1]])
     ordered = sids[order]
     first = np.flatnonzero(np.r_[True, (ordered[1:] != ordered[:-1]).any(axis=1)])
     distinct, counts = ordered[first], np.diff(np.r_[first, len(order)])
     offsets = np.concatenate([first, [len(order)]]).astype(np.int32)
-    keys = [sid_key([code for code in row if code >= 0]) for row in distinct.tolist()]
     return pa.table(
         {
-            "sid_key": pa.array(keys, pa.string()),
+            "sid_key": keys.take(pa.array(order[first])),
             "sid": codes_column(distinct),
             "item_indexes": pa.ListArray.from_arrays(pa.array(offsets), pa.array(order.astype(np.int32))),
             "n": pa.array(counts.astype(np.int32)),
@@ -150,4 +180,4 @@ def _way_back(sids: Codes, slots: npt.NDArray[np.int32]) -> pa.Table:
     )
 
 
-STAGE = Stage("collisions", revision=4, parents=("clean", "split", "tokenize"), run=run)
+STAGE = Stage("collisions", revision=5, parents=("clean", "split", "tokenize"), run=run)

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sid_pipelines.collaborative import CollaborativeModel, Fitted, TrainEvents, model_named
-from sid_pipelines.embedded import ROWS, write_embeddings
-from sid_pipelines.missing import Filler, filler
+from sid_pipelines.embedded import ROWS, carried, write_embeddings
+from sid_pipelines.missing import Filler, filler, filler_of
 from sid_pipelines.stage import Outcome, Stage, Work, count
 from sid_pipelines.vectors import StoredVectors
 from sid_schemas import DataError
@@ -50,6 +50,8 @@ def run(work: Work) -> Outcome:
     params: CollaborativeEmbedParams = work.params
     model = model_named(params.model)(**params.options)
     items = work.inputs["clean"].read("items_clean", ["item_index", "item_id"])
+    if "base" in work.inputs:
+        return _without_fit(work, items)
     n_users = int(work.inputs["clean"].manifest["rows"]["users"])
     events = TrainEvents.of(work.inputs["split"].parts("interactions"), n_users, len(items))
     fitted = model.fit(events, work.progress)
@@ -85,6 +87,39 @@ def run(work: Work) -> Outcome:
         **fitted.facts,
     }
     return Outcome(facts, summary(facts))
+
+
+def _without_fit(work: Work, items: pa.Table) -> Outcome:
+    """Give new items what `missing` says: the model is frozen, and has never seen them."""
+    params: CollaborativeEmbedParams = work.params
+    base = work.inputs["base"]
+    if not len(items):
+        return carried(work, params.name)
+    if params.missing == "refuse":
+        raise DataError(
+            f"embed ({params.model}): {count(len(items), 'new item')} without a vector, since the model is "
+            "frozen; expected one for every item. Build anew, with missing = 'mask', 'mean' or 'map'"
+        )
+    before = base.facts["embeddings"][f"embeddings_{params.name}"]
+    content = StoredVectors.of(work.inputs["content"]) if params.missing == "map" else None
+    none = np.zeros(len(items), dtype=bool)
+    facts: dict[str, Any] = {**before, "further": []}
+    for one in (before, *before.get("further", [])):
+        rule = filler_of(base, one["name"], params.missing, content, dim=one["dim"])
+        written = write_embeddings(
+            work,
+            name=one["name"].removeprefix("embeddings_"),
+            dim=one["dim"],
+            dtype=one["dtype"],
+            items=items,
+            blocks=_blocks(np.zeros((len(items), one["dim"]), dtype=np.float32), none, rule),
+        )
+        if one is before:
+            facts |= written
+        else:
+            facts["further"].append({**one, **written})
+    told = f"{count(len(items), 'new item')} without a vector of its own: {params.missing}"
+    return Outcome(facts, f"{params.model}, not fitted again; {told}")
 
 
 def summary(facts: Mapping[str, Any]) -> str:
@@ -131,4 +166,4 @@ def _blocks(vectors: Vectors, present: Mask, rule: Filler) -> Iterator[tuple[Vec
         yield block, there
 
 
-STAGE = Stage("embed_collaborative", revision=1, parents=("clean", "split"), run=run, needs=needs_of)
+STAGE = Stage("embed_collaborative", revision=2, parents=("clean", "split"), run=run, needs=needs_of)

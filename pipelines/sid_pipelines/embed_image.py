@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sid_pipelines.embedded import ROWS, write_embeddings
+from sid_pipelines.embedded import ROWS, carried, nothing_new, write_embeddings
 from sid_pipelines.image_decoding import UnreadableError
 from sid_pipelines.image_encoders import ImageEncoder, encoder_at, encoder_of
 from sid_pipelines.image_workers import decoded
 from sid_pipelines.images import STATUSES, Found, find, named_roots
-from sid_pipelines.missing import Filler, filler
+from sid_pipelines.missing import Filler, filler, filler_of
 from sid_pipelines.stage import Needs, Outcome, Progress, Stage, Work, count
 from sid_pipelines.vector_cache import Filled, VectorCache, as_keys, fill
 from sid_pipelines.vectors import StoredVectors
@@ -65,6 +65,9 @@ def run(work: Work) -> Outcome:
     """Write `embeddings_<name>`."""
     params: ImageEmbedParams = work.params
     items = work.inputs["clean"].read("items_clean", ["item_index", "item_id", "image_ref"])
+    if nothing_new(work, len(items)):
+        return carried(work, params.name)
+    base = work.inputs.get("base")
     references = items["image_ref"].to_pylist()
     encoder = encoder_at(params.model, params.options, Path(params.folder))
     roots = [Path(root) for root in params.roots]
@@ -72,7 +75,7 @@ def run(work: Work) -> Outcome:
     cache = VectorCache(work.resources.cache / CACHE, encoder.identity())
     filled = embed(found, encoder, cache, work.progress)
     facts = found.facts(items["item_id"].to_pylist(), references)
-    _check(params, facts, roots)
+    _check(params, facts, roots, some=base is not None)
     keys: Any = as_keys(key or bytes(16) for key in found.keys)
     present = np.array([key is not None for key in found.keys])
 
@@ -83,10 +86,14 @@ def run(work: Work) -> Outcome:
         for block in _blocks(len(items)):
             yield (rows := block[present[block]]), vectors_of(rows)
 
-    dim = vectors_of(np.flatnonzero(present)[:1]).shape[1]
     content = StoredVectors.of(work.inputs["content"]) if "content" in work.inputs else None
     rule = "mask" if params.missing == "refuse" else params.missing
-    absent = filler(those_present, rule, content, dim=dim)
+    if base:
+        dim = int(base.facts["embeddings"][f"embeddings_{params.name}"]["dim"])
+        absent = filler_of(base, f"embeddings_{params.name}", rule, content, dim=dim)
+    else:
+        dim = vectors_of(np.flatnonzero(present)[:1]).shape[1]
+        absent = filler(those_present, rule, content, dim=dim)
 
     def blocks() -> Iterator[tuple[Vectors, Mask]]:
         for block in _blocks(len(items)):
@@ -152,11 +159,14 @@ def embed(found: Found, encoder: ImageEncoder, cache: VectorCache, progress: Pro
     return filled
 
 
-def _check(params: ImageEmbedParams, facts: Mapping[str, Any], roots: list[Path]) -> None:
-    """Raise DataError where there is no vector at all, or an item without one may not be."""
+def _check(params: ImageEmbedParams, facts: Mapping[str, Any], roots: list[Path], *, some: bool) -> None:
+    """Raise DataError where there is no vector at all, or an item without one may not be.
+
+    some: whether there are vectors of other items.
+    """
     counts = facts["images"]
     lacking = {status: number for status, number in counts.items() if number and status != "ok"}
-    if not lacking or (counts["ok"] and params.missing != "refuse"):
+    if not lacking or ((counts["ok"] or some) and params.missing != "refuse"):
         return
     said = ", ".join(f"{number:,} {status.replace('_', ' ')}" for status, number in lacking.items())
     status, [first, *_] = next(iter(facts["image_examples"].items()))
@@ -182,4 +192,4 @@ def _blocks(items: int) -> Iterator[Rows]:
         yield np.arange(start, min(start + ROWS, items))
 
 
-STAGE = Stage("embed_image", revision=1, parents=("clean",), run=run, needs=needs_of)
+STAGE = Stage("embed_image", revision=2, parents=("clean",), run=run, needs=needs_of)

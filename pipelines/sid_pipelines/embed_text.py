@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sid_pipelines.embedded import write_embeddings
+from sid_pipelines.embedded import carried, nothing_new, write_embeddings
 from sid_pipelines.encoders import Encoder, TextModel, options_of
 from sid_pipelines.encoders.base import Mask, Rows, finished
 from sid_pipelines.encoders.options import TFIDF, SentenceOptions, TfidfOptions
 from sid_pipelines.encoders.tfidf import TfidfEncoder
-from sid_pipelines.missing import Filler, filler
+from sid_pipelines.missing import Filler, filler, filler_of
 from sid_pipelines.stage import Needs, Outcome, Stage, Work, count
 from sid_pipelines.tokenize import train_items
 from sid_pipelines.vector_cache import Filled, Keys, VectorCache, as_keys, content_key, fill
@@ -69,15 +69,22 @@ def run(work: Work) -> Outcome:
     params: TextEmbedParams = work.params
     found = params.found
     texts = Texts.of(work.inputs["text"].parts("texts"))
-    if params.missing == "refuse" or not texts.there.any():
+    if nothing_new(work, len(texts.there)):
+        return carried(work, params.name)
+    base = work.inputs.get("base")
+    if params.missing == "refuse" or not (base or texts.there.any()):
         _refuse_missing(work, texts.there)
     encoder = _fitted(work, found.options, texts) if is_fitted(found.name) else found.encoder()
     source: _Source = _Cached(work, encoder, texts) if encoder.cached else _Made(encoder, texts)
     if encoder.cached:
         encoder = found.encoder()  # not loaded: lets go of the model while vectors are written
-    dim = _dim(encoder, source)
     rule = "mask" if params.missing == "refuse" else params.missing  # refused: there is none to fill
-    others = filler(lambda: _present(source, encoder, texts.there), rule, dim=dim)
+    if base:
+        dim = int(base.facts["embeddings"][f"embeddings_{params.name}"]["dim"])
+        others = filler_of(base, f"embeddings_{params.name}", rule, None, dim=dim)
+    else:
+        dim = _dim(encoder, source)
+        others = filler(lambda: _present(source, encoder, texts.there), rule, dim=dim)
     long = _Long()
     facts = write_embeddings(
         work,
@@ -282,4 +289,4 @@ def _blocks(
         yield block, present
 
 
-STAGE = Stage("embed_text", revision=1, parents=("text",), run=run, needs=needs_of)
+STAGE = Stage("embed_text", revision=2, parents=("text",), run=run, needs=needs_of)

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sid_pipelines.stage import Work
+from sid_pipelines.based import grown
+from sid_pipelines.stage import Outcome, Work, count
 from sid_schemas import DataError, embeddings_table
 from sid_tokenizers.base import Vectors, content_hashes
 from sid_warehouse.arrays import vectors_column
@@ -30,16 +31,39 @@ def write_embeddings(
 ) -> dict[str, Any]:
     """Write `embeddings_<name>` and give what there is to say of it.
 
-    dtype: "float32" or "float16". items: (item_index, item_id) of all items. blocks: one after the other in
-    item order, ((m, dim) float32, (m,) whether the item has this modality). Zero and duplicate vectors are
+    dtype: "float32" or "float16". items: (item_index, item_id) of all items, or of the new ones where a base
+    is gone on from. blocks: one after the other in item order, ((m, dim) float32, (m,) whether the item has
+    this modality). Zero and duplicate vectors are
     counted over the items that have it, as they are stored. Raises DataError for a number that is not
     finite, or too large for float16, naming the item.
     """
     tally = Tally(f"embeddings_{name}", dim, dtype)
-    work.out.write(embeddings_table(name, dim, dtype), _batches(items, blocks, tally))
+    table, batches, base = (
+        embeddings_table(name, dim, dtype),
+        _batches(items, blocks, tally),
+        work.inputs.get("base"),
+    )
+    if base:
+        work.out.extend(table, base.parts(table.name), batches)
+    else:
+        work.out.write(table, batches)
     if tally.rows != len(items):
         raise AssertionError(f"{tally.name}: {tally.rows} vectors for {len(items)} items")
-    return tally.facts()
+    return grown(base, table.name, tally.facts()) if base else tally.facts()
+
+
+def carried(work: Work, name: str) -> Outcome:
+    """Take an embedding and its further tables over from the base, where no item is new."""
+    facts: dict[str, Any] = work.inputs["base"].facts["embeddings"][f"embeddings_{name}"]
+    for one in (facts, *facts.get("further", [])):
+        table = embeddings_table(one["name"].removeprefix("embeddings_"), one["dim"], one["dtype"])
+        work.out.extend(table, work.inputs["base"].parts(table.name))
+    return Outcome({**facts, "added": 0}, f"nothing new; {count(facts['items'], 'vector')} as published")
+
+
+def nothing_new(work: Work, rows: int) -> bool:
+    """Say whether a base is gone on from and no item is new."""
+    return "base" in work.inputs and not rows
 
 
 @dataclass

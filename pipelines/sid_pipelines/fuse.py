@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sid_pipelines.based import base_rows
 from sid_pipelines.embedded import ROWS, write_embeddings
-from sid_pipelines.fusion import MAIN, Fitted, Fusion, Modality, fusion_named
+from sid_pipelines.fusion import MAIN, Fitted, Fusion, Modality, fusion_named, load_fusion
 from sid_pipelines.fusion.inputs import Mask, Rows, any_there
 from sid_pipelines.stage import Outcome, Stage, Work, count
 from sid_pipelines.tokenize import train_items
@@ -45,16 +46,21 @@ def run(work: Work) -> Outcome:
     """
     params: FuseParams = work.params
     fusion = fusion_named(params.method)(**params.options)
+    base = work.inputs.get("base")
     outputs = {name: work.inputs[f"embed:{name}"] for name in params.inputs}
     inputs = {name: _modality(output) for name, output in outputs.items()}
     n = len(next(iter(inputs.values())).present)
-    with connect(spill=work.out.spill, memory=work.resources.duckdb) as connection:
-        train = train_items(connection, work.inputs["split"], n)
-    fitted = fusion.fit(inputs, train, _pairs(work, fusion))
+    old = base_rows(work, f"embeddings_{NAME}")
+    if base:
+        fitted = load_fusion(base.folder / "fusion")
+    else:
+        with connect(spill=work.out.spill, memory=work.resources.duckdb) as connection:
+            train = train_items(connection, work.inputs["split"], n)
+        fitted = fusion.fit(inputs, train, _pairs(work, fusion))
     fitted.save(work.out.folder / "fusion")
 
     first = next(iter(outputs.values()))
-    items = first.read(first.facts["name"], ["item_index", "item_id"])
+    items = first.read(first.facts["name"], ["item_index", "item_id"]).slice(old)
     facts: dict[str, Any] = {}
     for table, dim in fitted.widths.items():
         facts[table] = write_embeddings(
@@ -63,7 +69,7 @@ def run(work: Work) -> Outcome:
             dim=dim,
             dtype="float32",
             items=items,
-            blocks=_fused(fitted, inputs, table, work),
+            blocks=_fused(fitted, inputs, table, work, old),
         )
     main = facts.pop(MAIN)
     coverage = _coverage({name: one.present for name, one in inputs.items()})
@@ -122,10 +128,10 @@ def _pairs(work: Work, fusion: Fusion) -> Rows | None:
 
 
 def _fused(
-    fitted: Fitted, inputs: Mapping[str, Modality], table: str, work: Work
+    fitted: Fitted, inputs: Mapping[str, Modality], table: str, work: Work, first: int
 ) -> Iterator[tuple[Vectors, Mask]]:
     n = len(next(iter(inputs.values())).present)
-    for start in range(0, n, ROWS):
+    for start in range(first, n, ROWS):
         wanted = np.arange(start, min(start + ROWS, n))
         blocks = {name: one.vectors.rows(wanted) for name, one in inputs.items()}
         there = {name: np.asarray(block.any(axis=1)) for name, block in blocks.items()}
@@ -153,4 +159,4 @@ def _coverage(present: Mapping[str, Mask]) -> dict[str, int]:
     }
 
 
-STAGE = Stage("fuse", revision=1, parents=("split",), run=run)
+STAGE = Stage("fuse", revision=2, parents=("split",), run=run)

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from sid_pipelines import placed
 from sid_pipelines.audit import Finding, breaches, finding, leak_checks
 from sid_pipelines.embedded import embeddings_of, tables_of
+from sid_pipelines.kept import base_promises, begins_with
 from sid_pipelines.promises import SidShape, same_items, sid_promises
 from sid_pipelines.protocols import Protocol, protocol_named
 from sid_pipelines.stage import Outcome, Stage, Work
@@ -36,8 +37,10 @@ PUBLISHED: Mapping[str, tuple[str, ...]] = {  # in the order of checks; those th
     "split": ("interactions",),
     "sequences": ("items", "sequences", "train", "valid", "test", "impressions"),
     "pairs": ("item_pairs",),
-    "collisions": ("sids", "sid_to_items"),
+    "collisions": ("sids", "sid_to_items", "delta_sids", "delta_sid_to_items"),
 }
+Measured = dict[str, dict[str, float | None]]  # by table and check
+OF_EVENTS = ("interactions", "sequences")  # beside the samples of placed.SPLITS
 LEAK = "leak_"  # how names of checks begin that [gates] leakage is about
 
 
@@ -63,28 +66,12 @@ class GatesParams:
 def run(work: Work) -> Outcome:
     """Write `gates.json`; raises GateRefusedError naming each check that failed."""
     params: GatesParams = work.params
-    tables = published_tables(work.inputs)
     split, sequences = work.inputs["split"], work.inputs["sequences"]
     with connect(spill=work.out.spill, memory=work.resources.duckdb) as connection:
-        _view_all(connection, tables, sequences)
-        checks = [check for name, folder in tables.items() for check in checks_of(_schema(folder, name))]
-        shape = SidShape.declared(work.inputs["collisions"], params.max_collision_rate)
-        checks += sid_promises(shape)
-        checks += placed.sequence_promises()
-        checks += placed.sample_promises(sequences.manifest["params"], sequences.facts["samples"])
-        checks += placed.shown_promises(tables, split.facts.get("cuts"))
-        checks += leak_checks(_protocol(split), split.facts)
-        checks += _tie_checks(params.max_tie_rate)
-        checks += same_items("sids")
-        for name in tables:
-            if name.startswith("embeddings_"):
-                checks += [*same_items(name), *_vector_checks(name, params)]
-        measured = measure(connection, checks)
-        measured["sids"]["trie_differs"] = _trie_differs(work.inputs["collisions"], len(shape.levels))
-        checks.append(Check("sids", "trie_differs", "", "the trie holds the SIDs", minimum=0, maximum=0))
+        checks, measured = measured_checks(connection, work.inputs, params)
         verdicts = judge(checks, measured)
         findings = [*split.facts["audit"]["findings"], *sequences.facts["findings"]]
-        findings.append(_fit_scope(connection, work.inputs["tokenize"]))
+        findings.append(_fit_scope(connection, work.inputs))
         failed = [one for one in verdicts if not one.passed and not _only_warned(one, params)]
         leaks = breaches(findings) if params.leakage == "fail" else []
         if failed or leaks:
@@ -92,10 +79,72 @@ def run(work: Work) -> Outcome:
     results = [*map(_result, verdicts), *map(_warning, breaches(findings))]
     files.write_json(work.out.folder / "gates.json", results)
     warnings = [f"{one['table']}.{one['check']}" for one in results if one["verdict"] == "warning"]
-    facts = {"checks": len(verdicts), "tables": len(tables), "warnings": warnings, "findings": findings}
+    facts = {"checks": len(verdicts), "tables": len(measured), "warnings": warnings, "findings": findings}
     said = f"; leaks allowed by [gates] leakage = 'warn': {', '.join(warnings)}" if warnings else ""
     held = sum(verdict.passed for verdict in verdicts)
-    return Outcome(facts, f"{held} checks on {len(tables)} tables hold{said}")
+    return Outcome(facts, f"{held} checks on {len(measured)} tables hold{said}")
+
+
+def measured_checks(
+    connection: duckdb.DuckDBPyConnection, outputs: Mapping[str, StageOutput], params: GatesParams
+) -> tuple[list[Check], Measured]:
+    """Give every check of the tables to be published, and the number measured for each.
+
+    outputs: by role. Nothing is read of them but what a release has too, so that recheck.py can measure a
+    release again.
+    """
+    tables, split, sequences = published_tables(outputs), outputs["split"], outputs["sequences"]
+    base = outputs.get("base")
+    unchanged = [name for name in tables if base and begins_with(base, _holder(outputs, name), name)]
+    checks = [check for name, folder in tables.items() for check in checks_of(_schema(folder, name))]
+    shape = SidShape.declared(outputs["collisions"], params.max_collision_rate)
+    checks += sid_promises(shape)
+    checks += placed.sequence_promises()
+    checks += placed.sample_promises(sequences.manifest["params"], sequences.facts["samples"])
+    checks += placed.shown_promises(tables, split.facts.get("cuts"))
+    checks += leak_checks(_protocol(split), split.facts)
+    checks += _tie_checks(params.max_tie_rate)
+    checks += same_items("sids")
+    for name in tables:
+        if name.startswith("embeddings_"):
+            checks += [*same_items(name), *_vector_checks(name, params)]
+    if base:
+        frozen = split.facts["rule"] != "protocol"
+        checks += base_promises(base, frozen=frozen, unchanged=unchanged)
+    known = _known(base, split, checks)
+    _view_all(connection, tables, None if known else sequences)
+    measured = measure(connection, [check for check in checks if check.table not in known])
+    for table, numbers in known.items():
+        measured[table] = {one.name: numbers.get(one.name, 0.0) for one in checks if one.table == table}
+    measured["sids"]["trie_differs"] = _trie_differs(outputs["collisions"], len(shape.levels))
+    checks.append(Check("sids", "trie_differs", "", "the trie holds the SIDs", minimum=0, maximum=0))
+    return checks, measured
+
+
+def _known(base: StageOutput | None, split: StageOutput, checks: Sequence[Check]) -> Measured:
+    """Give what the gates of the base measured of tables of events, where an append adds no event.
+
+    They are the base's files to the byte, and what they refer to has only grown. Empty where a check is asked
+    for that the base was not asked.
+    """
+    if base is None or not split.facts.get("unchanged"):
+        return {}
+    recorded = {(one["table"], one["check"]): one["measured"] for one in summary_of(base)}
+    known: Measured = {table: {} for table in (*OF_EVENTS, *placed.SPLITS)}
+    for check in checks:
+        if check.table in known and not check.name.startswith("base_"):
+            if (check.table, check.name) not in recorded:
+                return {}
+            known[check.table][check.name] = recorded[check.table, check.name]
+    return known
+
+
+def _holder(outputs: Mapping[str, StageOutput], table: str) -> StageOutput:
+    """Give the output that holds a table to be published."""
+    for stage, names in PUBLISHED.items():
+        if table in names:
+            return outputs[stage]
+    return next(one for one in embeddings_of(outputs).values() if table in tables_of(one))
 
 
 def published_tables(outputs: Mapping[str, StageOutput]) -> dict[str, Path]:
@@ -112,12 +161,17 @@ def published_tables(outputs: Mapping[str, StageOutput]) -> dict[str, Path]:
 
 
 def _view_all(
-    connection: duckdb.DuckDBPyConnection, tables: Mapping[str, Path], sequences: StageOutput
+    connection: duckdb.DuckDBPyConnection, tables: Mapping[str, Path], sequences: StageOutput | None
 ) -> None:
-    """Make a view of every table, those of samples with the event that stands at their `end`."""
+    """Make a view of every table, those of samples with the event that stands at their `end`.
+
+    sequences: None where samples and events need not be looked at.
+    """
     for name, folder in tables.items():
         stored = f"{name}_stored" if name in placed.SPLITS else name
         view(connection, stored, parquet.parts(folder, name))
+    if sequences is None:
+        return
     placed.place(connection, sequences.manifest["params"])
     for name in placed.SPLITS:
         placed.view_samples(connection, name, f"{name}_stored")
@@ -169,8 +223,11 @@ def _vector_checks(table: str, params: GatesParams) -> list[Check]:
     return checks
 
 
-def _fit_scope(connection: duckdb.DuckDBPyConnection, tokenized: StageOutput) -> Finding:
-    """Find on how many items without a train event the tokenizer was fitted."""
+def _fit_scope(connection: duckdb.DuckDBPyConnection, outputs: Mapping[str, StageOutput]) -> Finding:
+    """Find on how many items without a train event the tokenizer was fitted; an append fits nothing."""
+    if "base" in outputs:
+        return next(one for one in outputs["base"].facts["audit"] if one["rule"] == "fit_scope")
+    tokenized = outputs["tokenize"]
     view(connection, "codes", tokenized.parts("codes"))
     [(unseen, fitted)] = connection.sql("""
         select count(*) filter (where item_index not in (
@@ -202,9 +259,9 @@ def _warning(leak: Finding) -> dict[str, Any]:
     return told | {"why": f"no {leak['says']}", "verdict": "warning"}
 
 
-def measure(connection: duckdb.DuckDBPyConnection, checks: list[Check]) -> dict[str, dict[str, float | None]]:
+def measure(connection: duckdb.DuckDBPyConnection, checks: list[Check]) -> Measured:
     """Compute the numbers of all checks, one query per table: {table: {check name: number}}."""
-    measured: dict[str, dict[str, float | None]] = {}
+    measured: Measured = {}
     for table in dict.fromkeys(check.table for check in checks):
         own = [check for check in checks if check.table == table]
         columns = ", ".join(f"({check.sql})::double as {quote(check.name)}" for check in own)
@@ -269,7 +326,7 @@ def summary_of(gates: StageOutput) -> list[dict[str, Any]]:
 
 STAGE = Stage(
     "gates",
-    revision=5,
+    revision=6,
     parents=("ingest", "clean", "split", "sequences", "pairs", "tokenize", "collisions"),
     run=run,
     needs=lambda params: ("great_expectations", "quality"),

@@ -38,6 +38,7 @@ class IngestParams:
     options: Mapping[str, Any]
     encoding: str
     truncated: Literal["error", "keep"]
+    empty: Literal["error", "keep"]
     files: tuple[Mapping[str, Any], ...]  # label, role, layout, part, member and sha256 of each, in order
     paths: tuple[str, ...] = field(metadata={"keyed": False})
 
@@ -191,7 +192,7 @@ class Reading:
     def __init__(self, params: IngestParams, connection: duckdb.DuckDBPyConnection, spill: Path) -> None:
         """Take what is to be read."""
         self.files, self.source = params.raw_files(), params.source()
-        self.options = ReadOptions(params.encoding, params.truncated)
+        self.options, self.empty = ReadOptions(params.encoding, params.truncated), params.empty
         self.connection, self.spill = connection, spill
         self.tally: dict[str, FileTally] = {}
         self.rejects = Spilled(spill / "rejects.parquet", connection)
@@ -224,6 +225,8 @@ class Reading:
             if file.role != role:
                 continue
             seen = self.tally[file.label] = FileTally()
+            if self.empty == "keep" and not file.path.stat().st_size:
+                continue
             # A thread parses the batch after, while this one writes the batch before.
             for parsed in ahead(self.source.parse(self.connection, file, self.options)):
                 seen.rows += parsed.lines - parsed.headers
@@ -314,4 +317,4 @@ def check_rejects(facts: Mapping[str, Any], max_reject_rate: float) -> None:
         )
 
 
-STAGE = Stage("ingest", revision=4, parents=(), run=run)
+STAGE = Stage("ingest", revision=5, parents=(), run=run)

@@ -13,15 +13,24 @@ Mask = npt.NDArray[np.bool_]
 CHUNK = 2 << 20  # events at a time
 
 
-def k_core(users: Indexes, items: Indexes, k_user: int, k_item: int, alive: Mask | None = None) -> Mask:
+def k_core(
+    users: Indexes,
+    items: Indexes,
+    k_user: int,
+    k_item: int,
+    alive: Mask | None = None,
+    *,
+    held: tuple[Indexes, Indexes] | None = None,
+) -> Mask:
     """Give which events survive when users below k_user and items below k_item go, again and again.
 
     users, items: (n,) dense indexes of each event. alive: (n,) bool, events to begin with, all if None;
-    it is changed in place. Returns (n,) bool: the largest set in which every user has at least k_user
-    events and every item k_item. It does not depend on row order.
+    it is changed in place. held: events that each user and each item has besides, and that never go, by
+    index. Returns (n,) bool: the largest set in which every user has at least k_user events and every item
+    k_item. It does not depend on row order.
     """
     alive = np.ones(len(users), dtype=bool) if alive is None else alive
-    of_user, of_item = degrees(users, alive), degrees(items, alive)
+    of_user, of_item = _degrees_with(users, items, alive, held)
     removed = 1
     while removed:
         removed = 0
@@ -39,18 +48,39 @@ def k_core(users: Indexes, items: Indexes, k_user: int, k_item: int, alive: Mask
     return alive
 
 
-def single_pass(users: Indexes, items: Indexes, k_user: int, k_item: int, alive: Mask | None = None) -> Mask:
+def single_pass(
+    users: Indexes,
+    items: Indexes,
+    k_user: int,
+    k_item: int,
+    alive: Mask | None = None,
+    *,
+    held: tuple[Indexes, Indexes] | None = None,
+) -> Mask:
     """Give which events have a user with k_user events and an item with k_item, counted once.
 
     This is no k-core: users and items below k are left. Only for parity with scripts that stop here
-    (TRAINER_FORMATS 3.4: HSTU's books). `alive` is changed in place.
+    (TRAINER_FORMATS 3.4: HSTU's books). `alive` is changed in place. held: as for `k_core`.
     """
     alive = np.ones(len(users), dtype=bool) if alive is None else alive
-    of_user, of_item = degrees(users, alive), degrees(items, alive)
+    of_user, of_item = _degrees_with(users, items, alive, held)
     for start in range(0, len(users), CHUNK):
         part = slice(start, start + CHUNK)
         alive[part] &= (of_user[users[part]] >= k_user) & (of_item[items[part]] >= k_item)
     return alive
+
+
+def _degrees_with(
+    users: Indexes, items: Indexes, alive: Mask, held: tuple[Indexes, Indexes] | None
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    found = []
+    for indexes, besides in zip((users, items), held or (None, None), strict=True):
+        counts = degrees(indexes, alive)
+        if besides is not None:
+            counts = np.concatenate([counts, np.zeros(max(len(besides) - len(counts), 0), dtype=np.int32)])
+            counts[: len(besides)] += besides
+        found.append(counts)
+    return found[0], found[1]
 
 
 def degrees(indexes: Indexes, alive: Mask) -> npt.NDArray[np.int32]:

@@ -4,7 +4,7 @@ Whatever the rule, such an item's `present` stays false. "refuse" is the caller'
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from sid_pipelines.vectors import StoredVectors
 from sid_schemas import DataError
 from sid_tokenizers.base import Vectors
 from sid_tokenizers.blocks import one_core_products
+from sid_warehouse.stages import StageOutput
 
 STRENGTHS = (
     1e-3,
@@ -34,22 +35,39 @@ class Filler:
     """Gives vectors for items that have none: rows (m,) int64 -> (m, dim) float32.
 
     mean: (dim,) what an item gets that has no content either; zeros for "mask". mapping: for "map".
-    facts: the rule, and for "map" its quality on held-out items.
+    facts: the rule, and for "map" its quality on held-out items. first: the item that row 0 is.
     """
 
     mean: Floats
     content: StoredVectors | None = None
     mapping: "Mapping | None" = None
     facts: dict[str, Any] = field(default_factory=dict)
+    first: int = 0
 
     def __call__(self, rows: Rows) -> Vectors:
         """Give the rows' vectors."""
         filled = np.repeat(self.mean[None], len(rows), axis=0)
         if self.mapping is not None and self.content is not None and len(rows):
+            rows = rows + self.first
             known = np.asarray(self.content.present)[rows]
             with one_core_products():
                 filled[known] = self.mapping(self.content.rows(rows[known]))
         return filled.astype(np.float32)
+
+
+def filler_of(base: StageOutput, name: str, rule: str, content: StoredVectors | None, *, dim: int) -> Filler:
+    """Learn a rule from the vectors that a release has, for the items after them; see `filler`.
+
+    name: of the table. content: of all items, the new ones too.
+    """
+    stored = StoredVectors(base.parts(name))
+
+    def present_vectors() -> Iterator[tuple[Rows, Vectors]]:
+        for start, X in stored.blocks():
+            rows = np.flatnonzero(stored.present[start : start + len(X)])
+            yield rows + start, X[rows]
+
+    return replace(filler(present_vectors, rule, content, dim=dim), first=len(stored))
 
 
 def filler(

@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sid_pipelines.based import base_rows, view_items
 from sid_pipelines.collaborative.events import TrainEvents
 from sid_pipelines.collaborative.item_pairs import Scored, cooccurrence_pairs, swing_pairs, u2i_pairs
 from sid_pipelines.stage import Outcome, Stage, Work, count
@@ -73,18 +74,25 @@ def run(work: Work) -> Outcome:
     """Write `item_pairs`, where there are any to be had."""
     params: PairsParams = work.params
     params.check_params()
-    ingest, clean = work.inputs["ingest"], work.inputs["clean"]
+    ingest = work.inputs["ingest"]
     raw = ingest.manifest["rows"].get("raw_item_pairs")
-    if raw is None and not params.kinds:
+    published = base_rows(work, ITEM_PAIRS.name)
+    if raw is None and not params.kinds and not published:
         return Outcome({"kinds": {}, "left_out": {}}, "none: the source has none, and [pairs] kinds is empty")
     with connect(spill=work.out.spill, memory=work.resources.duckdb) as connection:
-        view(connection, "items_clean", clean.parts("items_clean"))
+        view_items(connection, work)
         queries = []
+        if published:
+            view(connection, "published", work.inputs["base"].parts(ITEM_PAIRS.name))
+            queries.append(_of_base(params.kinds))
+            [(published,)] = connection.sql(f"select count(*) from ({queries[0]})").fetchall()
         if raw is not None:
             view(connection, "raw_item_pairs", ingest.parts("raw_item_pairs"))
             queries.append(OF_SOURCE)
-        queries += [_derived(kind, path) for kind, path in _files(work)]
-        connection.execute(f"create temp view pairs as {' union all '.join(queries)}")
+        source = f"select distinct * from ({' union all '.join(queries)})" if queries else ""
+        derived = [_derived(kind, path) for kind, path in _files(work)]
+        together = " union all ".join([*([source] if source else []), *derived])
+        connection.execute(f"create temp view pairs as {together}")
         ordered = connection.sql("from pairs order by item_index, kind, other_index")
         work.out.write(ITEM_PAIRS, ordered.to_arrow_reader())
         counts = _counts(connection, params, raw is not None)
@@ -95,7 +103,7 @@ def run(work: Work) -> Outcome:
     }
     if raw is not None:
         of_source = sum(number for kind, number in counts.items() if kind not in params.kinds)
-        facts["left_out"]["item_pairs"] = raw - of_source
+        facts["left_out"]["item_pairs"] = raw - (of_source - published)
     said = [f"{kind} {number:,}" for kind, number in counts.items()]
     total = count(sum(counts.values()), "pair")
     return Outcome(facts, f"{total}: {', '.join(said)}" if said else f"{total} of items that are left")
@@ -106,6 +114,12 @@ OF_SOURCE = """
     from raw_item_pairs as pair
     join items_clean as item using (item_id)
     join items_clean as other on other.item_id = pair.other_id"""
+
+
+def _of_base(derived: tuple[str, ...]) -> str:
+    """Give the SQL of a release's pairs that are not derived from events."""
+    among = ", ".join(literal(kind) for kind in ("", *derived))
+    return f"select item_index, other_index, kind, score from published where kind not in ({among})"
 
 
 def _derived(kind: str, path: Path) -> str:
@@ -124,7 +138,8 @@ def _files(work: Work) -> Iterator[tuple[str, Path]]:
     if not params.kinds:
         return
     clean = work.inputs["clean"].manifest["rows"]
-    events = TrainEvents.of(work.inputs["split"].parts("interactions"), clean["users"], clean["items_clean"])
+    items = base_rows(work, "items") + clean["items_clean"]
+    events = TrainEvents.of(work.inputs["split"].parts("interactions"), clean["users"], items)
     dense, numbers = events.dense()
     work.out.spill.mkdir(parents=True, exist_ok=True)
     schema = pa.schema([("item_index", pa.int32()), ("other_index", pa.int32()), ("score", pa.float64())])
@@ -165,4 +180,4 @@ def _counts(connection: duckdb.DuckDBPyConnection, params: PairsParams, with_sou
     return dict.fromkeys(params.kinds, 0) | {kind: int(number) for kind, number in rows}
 
 
-STAGE = Stage("pairs", revision=1, parents=("ingest", "clean", "split"), run=run)
+STAGE = Stage("pairs", revision=2, parents=("ingest", "clean", "split"), run=run)

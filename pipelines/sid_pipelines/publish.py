@@ -1,17 +1,23 @@
 """Publish: gather what the stages made into one release, with its metrics, lineage and report."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from sid_pipelines import published
 from sid_pipelines.embedded import embeddings_of
 from sid_pipelines.gates import published_tables, summary_of
+from sid_pipelines.release_page import page
 from sid_warehouse import catalog, files, parquet, releases
+from sid_warehouse.diff import Side, compare
+from sid_warehouse.reader import Release
 from sid_warehouse.stages import StageOutput
 
-REVISION = 4
-Render = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, StageOutput]], str]
+REVISION = 5
+COMPARED = 2_000_000  # events, up to which the report compares them with the base's
+Changes = Mapping[str, Any] | None
+Render = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, StageOutput], Changes], str]
 EXTRA_FILES: Mapping[str, tuple[str, ...]] = {
     "sequences": ("sequences.arrow", "train.arrow", "valid.arrow", "test.arrow"),
     "collisions": (
@@ -33,15 +39,23 @@ def fingerprint(keys: Mapping[str, str]) -> str:
 def publish(
     warehouse: Path,
     dataset: str,
+    stages: Mapping[str, StageOutput],
     outputs: Mapping[str, StageOutput],
     recipe: Mapping[str, Any],
     raw_files: Sequence[Mapping[str, Any]],
     render: Render,
+    *,
+    kind: str = "build",
+    base: StageOutput | None = None,
+    copies: bool | None = None,
 ) -> dict[str, Any]:
     """Publish the outputs of all stages as one release and refresh the catalog.
 
-    render makes `report.html` from (record, metrics, outputs). Publishing the same outputs again
-    publishes nothing; the release that has them is given.
+    stages: the outputs by label, for the lineage. outputs: the same by the part that each plays. render
+    makes `report.html` from (record, metrics, outputs, changes since the base). kind: "build", or what went
+    on from release `base`: "append" or "retokenize". copies: what the catalog is to be, see
+    `catalog.refresh`. Publishing the same outputs again publishes nothing; the release that has them is
+    given.
     """
     tables = published_tables(outputs)
     contents = {
@@ -63,26 +77,54 @@ def publish(
     expected = {name: hashes[path] for name, path in contents.items()}
     record = {
         "dataset": dataset,
-        "fingerprint": fingerprint({name: output.manifest["key"] for name, output in outputs.items()}),
+        "fingerprint": fingerprint({label: output.manifest["key"] for label, output in stages.items()}),
+        "kind": kind,
+        "base": None if base is None else _named(base),
         "recipe": recipe,
         "raw_files": raw_files,
+        "ledger": outputs["clean"].facts["ledger"],
         "rows": {name: parquet.rows(folder, name) for name, folder in tables.items()},
         "embeddings": described_embeddings(embedded),
         "fit_scopes": {
             **{output.facts["name"]: output.facts["fit_scope"] for output in embedded.values()},
             "tokenizer": outputs["tokenize"].facts["fit_scope"],
         },
-        "stages": {name: _lineage(output) for name, output in outputs.items()},
+        "stages": {label: _lineage(output) for label, output in stages.items() if _is_stage(output)},
         "gates": summary_of(outputs["gates"]),
     }
+    record["metrics"] = headline(outputs)
     with files.writing(warehouse) as scratch:
         metrics = gather_metrics(outputs)
         files.write_json(scratch / "metrics.json", metrics)
-        (scratch / "report.html").write_text(render(record, metrics, outputs), encoding="utf-8")
-        contents |= {name: scratch / name for name in ("metrics.json", "report.html")}
-        release = releases.publish(warehouse, dataset, contents, record, expected=expected)
-    catalog.refresh(warehouse)
+        changes = (
+            compare(Side.of(Release(base.folder)), Side(record, metrics, tables, expected)) if base else None
+        )
+        pages = {
+            "report.html": render(record, metrics, outputs, changes),
+            "release.md": page(record, metrics),
+        }
+        for name, text in pages.items():
+            (scratch / name).write_text(text, encoding="utf-8")
+        contents |= {name: scratch / name for name in ("metrics.json", *pages)}
+        linked = base.folder if base else None  # what did not change is stored once
+        release = releases.publish(
+            warehouse, dataset, contents, record, expected=expected, linked_from=linked
+        )
+    catalog.refresh(warehouse, copies=copies)
     return release
+
+
+def headline(outputs: Mapping[str, StageOutput]) -> dict[str, Any]:
+    """Give the few numbers of metrics.json that a release is judged by first."""
+    resolved = outputs["collisions"].facts
+    names = ("collision_rate", "uniquely_identified", "max_group")
+    overlaps = ("neighbour_overlap_at_10", "cf_neighbour_overlap_at_10")
+    return {
+        **{name: resolved["after"][name] for name in names},
+        **{name: resolved[name] for name in overlaps},
+        "reconstruction": outputs["tokenize"].facts["reconstruction"],
+        "retrain": resolved.get("drift", {}).get("retrain", []),
+    }
 
 
 def described_embeddings(embedded: Mapping[str, StageOutput]) -> dict[str, Any]:
@@ -101,6 +143,7 @@ def gather_metrics(outputs: Mapping[str, StageOutput]) -> dict[str, Any]:
     return {
         "ledger": outputs["clean"].facts["ledger"],
         "rejects": outputs["ingest"].facts["rejects"],
+        "files": outputs["ingest"].facts["files"],
         "split": outputs["split"].facts,
         "samples": outputs["sequences"].facts["samples"],
         "item_pairs": outputs["pairs"].facts,
@@ -109,10 +152,27 @@ def gather_metrics(outputs: Mapping[str, StageOutput]) -> dict[str, Any]:
         "collisions": resolved,
         "audit": outputs["gates"].facts["findings"],
         "published_statistics": published.compare(outputs),
+        **({"churn": outputs["churn"].facts} if "churn" in outputs else {}),
     }
+
+
+def _changes(base: StageOutput, draft: Side) -> dict[str, Any]:
+    """Compare with the base; of many events it would take longer than all the rest, and gates have judged."""
+    events = draft.record["rows"]["interactions"] <= COMPARED
+    with closing(Release(base.folder)) as published:
+        return compare(Side.of(published), draft, events=events)
+
+
+def _is_stage(output: StageOutput) -> bool:
+    return bool(output.manifest["stage"] != "release")
+
+
+def _named(base: StageOutput) -> dict[str, Any]:
+    record = base.manifest["record"]
+    return {name: record[name] for name in ("version", "fingerprint")}
 
 
 def _lineage(output: StageOutput) -> dict[str, Any]:
     manifest = output.manifest
-    names = ("key", "revision", "params", "parents", "summary", "seconds", "created", "packages")
+    names = ("stage", "key", "revision", "params", "parents", "summary", "seconds", "created", "packages")
     return {name: manifest[name] for name in names}

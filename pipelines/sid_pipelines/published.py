@@ -191,7 +191,7 @@ def compare(outputs: Mapping[str, StageOutput]) -> list[dict[str, Any]]:
     verdict: "matches", "differs", or "not comparable" where the recipe cleans in another way and no
     other entry fits. Empty for a data set that is not known, and before it is cleaned.
     """
-    if "clean" not in outputs:
+    if "clean" not in outputs or outputs["clean"].manifest["stage"] != "clean":  # an append has a part only
         return []
     read, cleaned = outputs["ingest"].manifest["params"], outputs["clean"].manifest["params"]
     ledger = outputs["clean"].facts["ledger"]

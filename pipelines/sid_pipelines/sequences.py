@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from sid_pipelines import shown
 from sid_pipelines.audit import Finding, finding
+from sid_pipelines.based import view_items, view_texts
 from sid_pipelines.chunks import TEST, TRAIN, VALID, Chunk, Mask, Rows, chunks
 from sid_pipelines.stage import Outcome, Stage, Work, count
 from sid_schemas import DataError
@@ -31,6 +32,14 @@ from sid_warehouse.db import connect, view
 
 SPLITS = {TRAIN: TRAIN_TABLE, VALID: VALID_TABLE, TEST: TEST_TABLE}
 LISTED = ("items", "ts", "event_type", "value")
+OF_SAMPLES = (
+    "history_later_than_target",
+    "tied_with_history",
+    "repeated_targets",
+    "held_out_in_history",
+    "without_history",
+    "history_restarts",
+)  # what a Tally finds
 COLUMNS = ["user_index", "item_index", "ts", "split", "session_id"]
 
 
@@ -52,15 +61,17 @@ class SequencesParams:
 def run(work: Work) -> Outcome:
     """Write items, sequences, train, valid and test; impressions where the source has them."""
     params: SequencesParams = work.params
-    clean, split, text = (work.inputs[name] for name in ("clean", "split", "text"))
+    clean, split = work.inputs["clean"], work.inputs["split"]
     parts = split.parts("interactions")
     with connect(spill=work.out.spill, memory=work.resources.duckdb) as connection:
         view(connection, "events", parts)
         view(connection, "users", clean.parts("users"))
-        view(connection, "items_clean", clean.parts("items_clean"))
-        view(connection, "texts", text.parts("texts"))
+        view_items(connection, work)
+        view_texts(connection, work)
         work.out.write(ITEMS, _items(connection).to_arrow_reader())
         lists = shown.write(work, connection)
+    if split.facts.get("unchanged"):
+        return _as_published(work, lists)
     tally = Tally(params)
     work.out.write(SEQUENCES, _sequences(parts, tally))
     for label, table in SPLITS.items():
@@ -72,11 +83,24 @@ def run(work: Work) -> Outcome:
         )
     for table in (SEQUENCES, *SPLITS.values()):
         parquet.write_ipc(work.out.folder, table)
+    return _outcome(work, lists, tally.findings())
+
+
+def _as_published(work: Work, lists: shown.Shown) -> Outcome:
+    """Take sequences and samples over from the base, whose events are all there are."""
+    base = work.inputs["base"]
+    for table in (SEQUENCES, *SPLITS.values()):
+        work.out.extend(table, base.parts(table.name))
+        parquet.link(base.folder / f"{table.name}.arrow", work.out.folder / f"{table.name}.arrow")
+    return _outcome(work, lists, [one for one in base.facts["audit"] if one["rule"] in OF_SAMPLES])
+
+
+def _outcome(work: Work, lists: shown.Shown, findings: list[Finding]) -> Outcome:
     rows = work.out.rows
     said = [count(rows["sequences"], "user sequence")]
     said += [count(rows[table.name], f"{table.name} sample") for table in SPLITS.values()]
     samples = {table.name: rows[table.name] for table in SPLITS.values()}
-    facts = {"samples": samples, "left_out": lists.left_out, "findings": [*tally.findings(), *lists.findings]}
+    facts = {"samples": samples, "left_out": lists.left_out, "findings": [*findings, *lists.findings]}
     return Outcome(facts, ", ".join(said))
 
 
@@ -244,4 +268,4 @@ def _last_on_same_item(chunk: Chunk) -> Rows:
     return last
 
 
-STAGE = Stage("sequences", revision=5, parents=("ingest", "clean", "split", "text"), run=run)
+STAGE = Stage("sequences", revision=6, parents=("ingest", "clean", "split", "text"), run=run)

@@ -7,6 +7,7 @@ interactions, so memory grows with users and items, not with lists.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import duckdb
@@ -14,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from sid_pipelines.audit import Finding, finding
+from sid_pipelines.based import base_rows
 from sid_pipelines.buckets import bounds, divided
 from sid_pipelines.chunks import CONTEXT, TEST, TRAIN, VALID, Chunk, Labels, Mask, Rows, chunks
 from sid_pipelines.stage import Work
@@ -43,16 +46,19 @@ def write(work: Work, connection: duckdb.DuckDBPyConnection) -> Shown:
 
     connection: with views `events` (interactions with their split), `users`, `items_clean`.
     """
-    ingest = work.inputs["ingest"]
     shown = Shown()
-    if "raw_impressions" in ingest.manifest["rows"]:
+    if "raw_impressions" in work.inputs["ingest"].manifest["rows"]:
         _write_impressions(work, connection, shown)
+    elif base_rows(work, IMPRESSIONS.name):
+        work.out.extend(IMPRESSIONS, work.inputs["base"].parts(IMPRESSIONS.name))
     return shown
 
 
 def _write_impressions(work: Work, connection: duckdb.DuckDBPyConnection, shown: Shown) -> None:
     split = work.inputs["split"]
     parts = split.parts("interactions")
+    published = base_rows(work, IMPRESSIONS.name)
+    already = _published(work, connection) if published else {}
     view(connection, "raw_impressions", work.inputs["ingest"].parts("raw_impressions"))
     of_known = "from raw_impressions join users using (user_id)"
     [(lists, shown_items)] = connection.sql(
@@ -66,13 +72,37 @@ def _write_impressions(work: Work, connection: duckdb.DuckDBPyConnection, shown:
     listed = connection.sql(f"select user_index, raw_impressions.* exclude (user_id) {of_known}")
     items = connection.sql("select item_id from items_clean order by item_index").to_arrow_table().column(0)
     counts: Counter[str] = Counter()
-    numbered = (_known_items(batch, items, counts) for batch in listed.to_arrow_reader(BATCH))
+    numbered: Iterator[pa.RecordBatch] = (
+        _known_items(batch, items, counts) for batch in listed.to_arrow_reader(BATCH)
+    )
+    if published:
+        per_user[already["user_index"]] += already["n"].astype(np.int64)
+        numbered = chain(_published_lists(work), numbered)
     tables = divided(numbered, bounds(per_user.astype(np.int32), SHOWN), work.out.spill / "lists")
     labeller = Labeller(split.facts.get("cuts"), _held_out_items(parts, len(items)), counts)
     rows = work.out.write(IMPRESSIONS, _labelled(tables, parts, labeller))
-    shown.left_out["impressions"] = lists - rows
+    shown.left_out["impressions"] = lists - (rows - published)
     shown.left_out["shown_items"] = int(shown_items) - counts["kept"]
     shown.findings.extend(labeller.findings(split.manifest["params"]["protocol"] == "cold-items"))
+
+
+def _published(work: Work, connection: duckdb.DuckDBPyConnection) -> dict[str, npt.NDArray[np.int64]]:
+    """Give how much each user's published lists hold."""
+    view(connection, "published_lists", work.inputs["base"].parts(IMPRESSIONS.name))
+    return connection.sql("""
+        select user_index, count(*) + sum(len(items)) as n from published_lists
+        group by user_index""").fetchnumpy()
+
+
+def _published_lists(work: Work) -> Iterator[pa.RecordBatch]:
+    """Give the published lists as `_known_items` gives new ones; their split is found anew, and the same."""
+    columns = [name for name in IMPRESSIONS.names if name != "split"]
+    types = ((name, IMPRESSIONS.arrow().field(name).type) for name in columns)
+    plain = pa.schema([(name, pa.list_(of.value_type) if pa.types.is_list(of) else of) for name, of in types])
+    for part in work.inputs["base"].parts(IMPRESSIONS.name):
+        with pq.ParquetFile(part, pre_buffer=False) as file:
+            for batch in file.iter_batches(BATCH, columns=columns):
+                yield batch.cast(plain)
 
 
 def _known_items(batch: pa.RecordBatch, items: pa.ChunkedArray, counts: Counter[str]) -> pa.RecordBatch:

@@ -213,4 +213,4 @@ def _escaped(found: re.Match[str]) -> str:
     return found[1] if found[1] in "'\"" else " "
 
 
-STAGE = Stage("text", revision=4, parents=("clean",), run=run)
+STAGE = Stage("text", revision=5, parents=("clean",), run=run)

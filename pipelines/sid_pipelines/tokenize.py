@@ -58,8 +58,6 @@ def run(work: Work) -> Outcome:
     }
     del X
     tokenizer.save(work.out.folder / "tokenizer")
-    parents = {name: output.manifest["key"] for name, output in work.inputs.items()}
-    files.write_json(work.out.folder / "tokenizer" / "fit.json", {**fit, "parents": parents})
 
     embedded = work.inputs["vectors"]
     items = embedded.read(embedded.facts["name"], ["item_index", "item_id"])
@@ -68,6 +66,7 @@ def run(work: Work) -> Outcome:
     coded = Coded(tokenizer, vectors, was_fitted)
     work.out.write(CODES, _rows(items, coded, work))
     codes = coded.codes
+    _write_reference(work, fit, codes[was_fitted], tokenizer)
     facts: dict[str, Any] = {
         "tokenizer": params.tokenizer,
         "vectors": embedded.facts["name"],
@@ -86,6 +85,16 @@ def run(work: Work) -> Outcome:
     used = "/".join(str(level["used"]) for level in facts["levels"])
     summary = f"fitted on {count(facts['fit_items'], 'item')}, codes used {used}, {rate:.2%} collide"
     return Outcome(facts, summary)
+
+
+def _write_reference(work: Work, fit: Mapping[str, Any], codes: Codes, tokenizer: Tokenizer) -> None:
+    """Write what was fitted on, and how often its items have each code: what appends are compared with."""
+    occupancy = [
+        np.bincount(codes[:, level], minlength=k).tolist() for level, k in enumerate(tokenizer.levels)
+    ]
+    parents = {name: output.manifest["key"] for name, output in work.inputs.items()}
+    record = {**fit, "parents": parents, "occupancy": occupancy}
+    files.write_json(work.out.folder / "tokenizer" / "fit.json", record)
 
 
 class Coded:
@@ -154,4 +163,4 @@ def train_popularity(
     return popularity
 
 
-STAGE = Stage("tokenize", revision=4, parents=("split",), run=run)
+STAGE = Stage("tokenize", revision=5, parents=("split",), run=run)

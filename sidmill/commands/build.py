@@ -33,10 +33,15 @@ def run(
     plan = make_plan(recipe, place, overrides, until)
     plan.check_limits()
     if plan.published or (until and plan.complete):
-        _nothing_to_do(plan, until, json=json)
+        nothing_to_do(plan, until, json=json)
         return
     plan.check_needs()
-    result = _build(recipe, place, overrides, until, json=json)
+    result = run_flow("build", (str(recipe), str(place), list(overrides), until), place, json=json)
+    tell(result, place, until, json=json)
+
+
+def tell(result: dict[str, Any], place: Path, until: str | None, *, json: bool) -> None:
+    """Say what came of a run."""
     if json:
         print_json({"status": "stopped" if until else "published", **result})
     elif "version" in result:
@@ -46,7 +51,8 @@ def run(
         say(f"stopped after {result['stage']}, tables as Parquet in {result['folder']}")
 
 
-def _nothing_to_do(plan: Plan, until: str | None, *, json: bool) -> None:
+def nothing_to_do(plan: Plan, until: str | None, *, json: bool) -> None:
+    """Say that all is done already; mends the catalog where a publisher was killed before it."""
     release = plan.published
     if until or release is None:
         if json:
@@ -61,13 +67,12 @@ def _nothing_to_do(plan: Plan, until: str | None, *, json: bool) -> None:
     if json:
         print_json({"status": "unchanged", **{name: release[name] for name in names}})
     else:
-        say(f"nothing to do: all {len(plan.stages)} stages are done, published as {ref}")
+        done = "this dump is in it" if plan.kind == "append" else f"all {len(plan.stages)} stages are done"
+        say(f"nothing to do: {done}, published as {ref}")
 
 
-def _build(
-    recipe: Path, warehouse: Path, overrides: tuple[str, ...], until: str | None, *, json: bool
-) -> dict[str, Any]:
-    """Run the Prefect flow in this process, reporting to the terminal."""
+def run_flow(name: str, arguments: tuple[Any, ...], warehouse: Path, *, json: bool) -> dict[str, Any]:
+    """Run a Prefect flow in this process, reporting to the terminal; its first argument is a recipe."""
     from sid_flows import prefect_settings
     from sid_flows.reporting import reporter
     from sid_warehouse import files
@@ -76,16 +81,17 @@ def _build(
         pass
     prefect_settings.settle(warehouse, quiet=True)
     if not json:
-        say(f"{recipe} -> {warehouse}  (Prefect starts: about 10 s)")
+        say(f"{arguments[0]} -> {warehouse}  (Prefect starts: about 10 s)")
     try:
-        from sid_flows.build import build
+        from sid_flows import build
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"Running a recipe ({error.name})", "flows") from error
     terminal = sys.stdout.isatty() and not json
     report = SilentReporter() if json else BarReporter() if terminal else PlainReporter()
     token = reporter.set(report)
     try:
-        return build(str(recipe), str(warehouse), list(overrides), until)
+        result: dict[str, Any] = getattr(build, name)(*arguments)
+        return result
     except KeyboardInterrupt as error:
         _forget_frames(error)
         raise StoppedError("stopped; finished stages are kept, run the same command to go on") from None

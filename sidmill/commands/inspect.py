@@ -1,9 +1,12 @@
-"""releases, show, sql and verify: what a warehouse holds, and whether it is whole."""
+"""releases, show and sql: what a warehouse holds."""
 
+from pathlib import Path
 
 from sid_flows.recipe import warehouse_path
 from sid_schemas import SidmillError, WarehouseError
 from sid_warehouse import catalog as catalogs
+from sid_warehouse import copies, origin
+from sid_warehouse.believed import believed
 from sid_warehouse.reader import Release, Warehouse
 from sidmill.app import JsonOpt, RefArg, WarehouseOpt, app
 from sidmill.console import print_json, print_table, say
@@ -12,25 +15,34 @@ from sidmill.console import print_json, print_table, say
 @app.command()
 def releases(warehouse: WarehouseOpt = None, json: JsonOpt = False) -> None:
     """List all releases."""
-    rows = [
-        {
-            "ref": release.ref,
-            "created": release.record["created"],
-            "items": release.record["rows"]["items"],
-            "users": release.record["rows"]["users"],
-            "interactions": release.record["rows"]["interactions"],
-            "tokenizer": _tokenizer(release),
-            "collisions": release.metrics["collisions"]["after"]["collided_items"],
-            "fingerprint": release.record["fingerprint"],
-        }
-        for release in Warehouse(warehouse_path(warehouse)).releases()
-    ]
+    place = warehouse_path(warehouse)
+    with believed(place):
+        rows = [
+            {
+                "ref": release.ref,
+                "created": release.record["created"],
+                "items": release.record["rows"]["items"],
+                "users": release.record["rows"]["users"],
+                "interactions": release.record["rows"]["interactions"],
+                "tokenizer": _tokenizer(release),
+                "collisions": release.metrics["collisions"]["after"]["collided_items"],
+                "fingerprint": release.record["fingerprint"],
+            }
+            for release in _all_releases(place)
+        ]
     if json:
         print_json(rows)
     elif not rows:
         say("no release yet: run `sidmill run RECIPE`")
     else:
         print_table(list(rows[0]), [list(row.values()) for row in rows])
+
+
+def _all_releases(warehouse: Path) -> list[Release]:
+    """Give all releases to look at; of those in an object store only records and metrics are downloaded."""
+    if origin.of(warehouse):
+        return [Release(folder) for folder in copies.listed(warehouse)]
+    return Warehouse(warehouse).releases()
 
 
 def _tokenizer(release: Release) -> str:
@@ -43,10 +55,15 @@ def _tokenizer(release: Release) -> str:
 def show(ref: RefArg, warehouse: WarehouseOpt = None, json: JsonOpt = False) -> None:
     """Show a release: lineage, ledger, collisions, tables."""
     release = Warehouse(warehouse_path(warehouse)).release(ref)
-    record, metrics = release.record, release.metrics
     if json:
-        print_json({**record, "metrics": metrics})
+        print_json({**release.record, "metrics": release.metrics})
         return
+    with believed(release.folder):
+        _show(release)
+
+
+def _show(release: Release) -> None:
+    record, metrics = release.record, release.metrics
     say(f"{release.ref}, created {record['created']}, fingerprint {record['fingerprint']}")
     say(str(release.folder))
     say("\nfrom")
@@ -84,7 +101,12 @@ def sql(query: str, warehouse: WarehouseOpt = None, json: JsonOpt = False) -> No
     """Ask the catalog, opened read-only: `select ... from DATASET.sids`."""
     import duckdb
 
-    path = warehouse_path(warehouse) / catalogs.NAME
+    place = warehouse_path(warehouse)
+    path = place / catalogs.NAME
+    if origin.of(place):
+        copies.sync(place)
+        if not catalogs.is_current(place):
+            catalogs.refresh(place)
     if not path.is_file():
         raise WarehouseError(
             f"{path}: no catalog there. Name another warehouse with --warehouse or "
@@ -106,24 +128,3 @@ def sql(query: str, warehouse: WarehouseOpt = None, json: JsonOpt = False) -> No
 def _distinct(names: list[str]) -> list[str]:
     """Number repeated column names, as DuckDB does, so that none hides another in JSON."""
     return [f"{name}_{count}" if (count := names[:n].count(name)) else name for n, name in enumerate(names)]
-
-
-@app.command()
-def verify(ref: RefArg, warehouse: WarehouseOpt = None, json: JsonOpt = False) -> None:
-    """Re-hash every file of a release and check its schemas."""
-    from sid_warehouse.verify import verify as check
-
-    release = Warehouse(warehouse_path(warehouse)).release(ref)
-    findings = check(release.folder)
-    if json:
-        files = [{"file": finding.file, "problem": finding.problem} for finding in findings]
-        print_json({"ref": release.ref, "intact": not findings, "findings": files})
-    elif not findings:
-        say(f"{release.ref} is intact: {len(release.record['files'])} files match their SHA-256")
-    if findings:
-        first = findings[0]
-        more = f" ({len(findings) - 1} more)" if len(findings) > 1 else ""
-        raise WarehouseError(
-            f"{release.folder / first.file}: {first.problem}{more}. "
-            "Restore the release from a copy, or publish it anew"
-        )

@@ -14,6 +14,7 @@ from sid_pipelines.fusion.inputs import InMemory, Modality
 from sid_pipelines.fusion.pairs import PairsContrastive
 from sid_pipelines.fusion.pca import PCA
 from sid_schemas import RecipeError
+from sid_warehouse.believed import believed
 
 __all__ = ["FUSIONS", "MAIN", "Fitted", "Fusion", "InMemory", "Modality", "fusion_named", "load_fusion"]
 
@@ -30,5 +31,6 @@ def fusion_named(name: str) -> type[Fusion]:
 
 
 def load_fusion(folder: str | Path) -> Fitted:
-    """Load the fitted fusion that a folder holds."""
-    return Fitted.load(folder, fusion_named)
+    """Load the fitted fusion that a folder holds; raises WarehouseError where that is none."""
+    with believed(Path(folder)):
+        return Fitted.load(folder, fusion_named)

@@ -120,7 +120,10 @@ class LineReader:
         if rest:
             yield self._batch(rest + b"\n")
         elif self._row == 1:
-            raise SourceError(f"{self.name}: is empty; expected lines. Is the download complete?")
+            raise SourceError(
+                f"{self.name}: is empty; expected lines. Is the download complete? If none are meant, "
+                'set [source] empty = "keep"'
+            )
 
     def _inner(self, held: bytes, before: int = 0) -> int:
         """Count on the line ends of a record that is not complete, all between quotes."""

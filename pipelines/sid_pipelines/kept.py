@@ -1,0 +1,80 @@
+"""What an append promises of its base: nothing that is published has moved, changed or gone.
+
+promises.py and placed.py have what any release promises of itself.
+"""
+
+from collections.abc import Collection
+
+from sid_schemas import Check
+from sid_warehouse.db import scan
+from sid_warehouse.stages import StageOutput
+
+# Columns of each table that must be found again, for every row of the base.
+STAND = {
+    "sids": ("item_index", "item_id", "codes", "sid", "sid_key", "slot", "token_ids", "text"),
+    "users": ("user_index", "user_id"),
+    "items": ("item_index", "item_id", "title", "text"),
+    "interactions": ("user_index", "item_index", "ts", "event_type", "value"),
+}
+SAMPLES = ("train", "valid", "test")
+WHY = {
+    "sids": "every published item keeps its number, SID, slot and tokens",
+    "users": "every published user keeps its number",
+    "items": "every published item keeps its number and text",
+    "interactions": "every published event is still there",
+    "train": "every published train sample is still there, at its place in its user's sequence",
+    "valid": "every published valid sample is still there, at its place in its user's sequence",
+    "test": "every published test sample is still there, at its place in its user's sequence",
+    "sequences": "every published sequence begins the one there is now",
+}
+
+
+def base_promises(base: StageOutput, *, frozen: bool, unchanged: Collection[str]) -> list[Check]:
+    """Give the checks against a base.
+
+    frozen: whether labels that are published stay too. unchanged: tables that are the base's files, or begin
+    with them, of which nothing can be lost.
+    """
+    columns = dict(STAND)
+    if frozen:
+        columns["interactions"] = (*STAND["interactions"], "split")
+        columns |= dict.fromkeys(SAMPLES, ("user_index", "start", '"end"', "target", "target_ts"))
+    checks = [
+        _none(table, "0") if table in unchanged else _stands(base, table, names)
+        for table, names in columns.items()
+    ]
+    begins = f"""(select count(*) from {scan(base.parts("sequences"))} as old
+        left join sequences as now using (user_index)
+        where now.items[:len(old.items)] is distinct from old.items)"""
+    checks.append(_none("sequences", "0" if "sequences" in unchanged else begins))
+    if not frozen:
+        return checks
+    # Nothing may join a frozen valid or test set.
+    for table in ("valid", "test"):
+        more = f"count(*) - (select count(*) from {scan(base.parts(table))})"
+        checks.append(Check(table, "base_joined", more, f"no sample joins the frozen {table} set", 0, 0))
+    return checks
+
+
+def begins_with(base: StageOutput, output: StageOutput, table: str) -> bool:
+    """Say whether a table of an output begins with the very files that a release has of it."""
+    parts = {
+        name: entry["sha256"]
+        for name, entry in base.manifest["files"].items()
+        if name.startswith(f"{table}/")
+    }
+    own = output.manifest["files"]
+    return bool(parts) and all(name in own and own[name]["sha256"] == sha for name, sha in parts.items())
+
+
+def _stands(base: StageOutput, table: str, columns: tuple[str, ...]) -> Check:
+    """Give the check that each row of the base stands in the table as often as it did."""
+    named = ", ".join(columns)
+    now = f"{table}_stored" if table in SAMPLES else table
+    lost = f"""(select count(*) from (
+        select {named} from {scan(base.parts(table))} except all select {named} from {now}))"""
+    return _none(table, lost)
+
+
+def _none(table: str, sql: str) -> Check:
+    return Check(table, "base_lost", sql, WHY[table], minimum=0, maximum=0)

@@ -1,0 +1,70 @@
+"""append: a new dump joins a release whose codebooks, numbers and labels stay."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sid_flows.append import plan_append
+from sid_flows.plan import check_step
+from sid_flows.recipe import warehouse_path
+from sid_pipelines.chain import PUBLISH
+from sid_warehouse.reader import Warehouse
+from sidmill.app import JsonOpt, RecipeArg, SetOpt, WarehouseOpt, app
+from sidmill.commands.build import nothing_to_do, run_flow, tell
+from sidmill.console import print_table, say
+
+
+@app.command()
+def append(
+    recipe: RecipeArg,
+    base: Annotated[
+        str | None, typer.Option(help="the release: DATASET, DATASET@vN or DATASET@TAG [default: the latest]")
+    ] = None,
+    warehouse: WarehouseOpt = None,
+    set_: SetOpt = None,
+    until: Annotated[str | None, typer.Option(help="stop after this stage")] = None,
+    json: JsonOpt = False,
+) -> None:
+    """Append a new dump to a release: no published ID moves, new items get SIDs from frozen codebooks."""
+    place, overrides = warehouse_path(warehouse), tuple(set_ or ())
+    until = None if until is None or check_step(until) == PUBLISH else until
+    plan = plan_append(recipe, place, base, overrides, until)
+    plan.check_limits()
+    if plan.published or (until and plan.complete):
+        nothing_to_do(plan, until, json=json)
+        return
+    plan.check_needs()
+    arguments = (str(recipe), str(place), base, list(overrides), until)
+    result = run_flow("append", arguments, place, json=json)
+    tell(result, place, until, json=json)
+    if not json and "version" in result:
+        _tell_append(place, f"{result['dataset']}@v{result['version']}")
+
+
+def _tell_append(place: Path, ref: str) -> None:
+    """Say what was added, and whether the codebooks still fit."""
+    metrics = Warehouse(place).release(ref).metrics
+    drift = metrics["collisions"]["drift"]
+    say()
+    say("how new items compare with those that the codebooks were fitted on")
+    print_table(["", "new items", "fitted ones"], drift_rows(drift))
+    if drift["retrain"]:
+        say("retraining is recommended: see `sidmill retokenize`")
+        for reason in drift["retrain"]:
+            say(f"  {reason}")
+
+
+def drift_rows(drift: dict[str, Any]) -> list[list[Any]]:
+    """Give drift as rows of a table: what, of new items, of fitted ones or allowed."""
+    rows: list[list[Any]] = [
+        [f"PSI of level {one['level']}", f"{one['psi']:.3f}", f"{one['psi_by_chance']:.3f} by chance"]
+        for one in drift["levels"]
+    ]
+    if drift["error_ratio"] is not None:
+        rows.append(["reconstruction error", f"{drift['error_ratio']:.2f}", "1"])
+    rows.append(
+        ["share whose codes another has", f"{drift['pressure']:.1%}", f"{drift['pressure_before']:.1%}"]
+    )
+    rows.append(["users without a history", f"{drift['cold_user_rate']:.1%}", ""])
+    return rows
