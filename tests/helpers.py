@@ -3,14 +3,19 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sid_flows.append import plan_append
 from sid_flows.execute import execute, finish
 from sid_flows.plan import Plan, make_plan
+from sid_pipelines.recheck import holds
+from sid_schemas import Check
+from sid_schemas.suites import Verdict
 from sid_warehouse.reader import Release
 from sid_warehouse.stages import StageOutput
 
@@ -83,3 +88,37 @@ def small_dump(folder: Path, *, users: int = 12, movies: int = 9, seed: int = 0)
             second = 1_300_000_000 + int(draw.integers(0, 10**7))
             ratings.append(f"{user + 1}::{movie:07d}::{int(draw.integers(0, 11))}::{second}")
     return write_dump(folder, ratings, titles)
+
+
+def more_dump(folder: Path) -> Path:
+    """Write a dump to append to a small one: users and movies it knows, and two of each that it does not."""
+    ratings = [
+        f"{user}::{movie:07d}::7::{1_400_000_000 + user + movie}"
+        for user in (1, 2, 13, 14)
+        for movie in range(7, 11)
+    ]
+    movies = ["0000009::Film J (1999)::Drama", "0000010::Film K (1999)::Horror"]
+    recipe = write_dump(folder, ratings, movies)
+    recipe.write_text('dataset = "small"\n[source]\nkind = "movietweetings"\npath = "dump"\n')
+    return recipe
+
+
+def run_append(
+    recipe: Path, warehouse: Path, *overrides: str, base: str | None = None, until: str | None = None
+) -> Run:
+    """Run every stage of an append in this process, as the flow's tasks do, and publish."""
+    plan = plan_append(recipe, warehouse, base, overrides, until)
+    if plan.published:
+        return Run(plan, {}, plan.published)
+    outputs: dict[str, StageOutput] = {}
+    for planned in plan.stages:
+        outputs[planned.label] = execute(plan, planned, outputs)
+    return Run(plan, outputs, None if until else finish(plan, outputs))
+
+
+def judge_plainly(
+    checks: Sequence[Check], measured: Mapping[str, Mapping[str, float | None]]
+) -> list[Verdict]:
+    """Judge by the bounds alone: Great Expectations takes seconds, and test_gates.py has it."""
+    numbers = [measured[check.table][check.name] for check in checks]
+    return [Verdict(one, number, holds(one, number)) for one, number in zip(checks, numbers, strict=True)]

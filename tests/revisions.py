@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from sid_pipelines import publish
-from sid_pipelines.chain import CHAIN
+from sid_pipelines.chain import APPENDING, CHAIN
+from sid_pipelines.retokenize import CHURN, RELABEL
 
 LOCK = Path(__file__).with_name("revisions.json")
 OURS = ("sid_schemas", "sid_tokenizers", "sid_warehouse", "sid_pipelines")
@@ -26,7 +27,9 @@ Revisions = dict[str, dict[str, Any]]
 
 def current() -> Revisions:
     """Give revision and code hash of every stage, and of publish."""
-    stages = {stage.name: (stage.revision, stage.run.__module__) for stage in CHAIN}
+    stages = {
+        stage.name: (stage.revision, stage.run.__module__) for stage in (*CHAIN, *APPENDING, RELABEL, CHURN)
+    }
     stages["publish"] = (publish.REVISION, publish.__name__)
     return {
         name: {"revision": revision, "code": code_hash(module)} for name, (revision, module) in stages.items()

@@ -16,7 +16,8 @@ from sid_pipelines.fusion import FUSIONS
 from sid_tokenizers import POLICIES, TOKENIZERS
 
 COMMANDS = [
-    "run", "plan", "releases", "show", "sql", "verify",
+    "run", "plan", "append", "retokenize", "releases", "show", "diff", "sql", "verify", "tag", "tags",
+    "rollback", "gc", "catalog", "export",
     "sources", "fetch", "protocols", "tokenizers", "policies", "embeddings",
 ]  # fmt: skip
 
@@ -217,8 +218,8 @@ def test_wrong_usage(tmp_path: Path, warehouse: str) -> None:
     assert "holds no release movietweetings@v9" in fails(
         "show", "movietweetings@v9", "--warehouse", warehouse, code=2
     )
-    assert "expected DATASET or DATASET@vN" in fails(
-        "show", "movietweetings@x", "--warehouse", warehouse, code=2
+    assert "expected DATASET, DATASET@vN or DATASET@TAG" in fails(
+        "show", "movietweetings@X", "--warehouse", warehouse, code=2
     )
     assert sidmill("fly", check=False).returncode == 2
 

@@ -7,14 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import Run, run_chain, small_dump
+from helpers import Run, judge_plainly, run_chain, small_dump
 
 from sid_flows.plan import make_plan
 from sid_pipelines import gates, publish
 from sid_pipelines.tokenize import Coded
 from sid_pipelines.vectors import StoredVectors
-from sid_schemas import Check, MissingExtraError, RecipeError
-from sid_schemas.suites import Verdict
+from sid_schemas import MissingExtraError, RecipeError
 from sid_tokenizers import POLICIES, TOKENIZERS, RQKMeans, Traits
 from sid_tokenizers.base import Vectors
 from sid_warehouse.arrays import codes_column, padded_matrix, vectors_column
@@ -30,18 +29,8 @@ SMALL: dict[str, tuple[str, ...]] = {
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Judge by the bounds alone and leave the catalog: other tests have Great Expectations and DuckDB."""
-    monkeypatch.setattr(publish.catalog, "refresh", lambda warehouse: None)
-
-    def judge(checks: list[Check], measured: dict[str, dict[str, float | None]]) -> list[Verdict]:
-        verdicts = []
-        for check in checks:
-            number = measured[check.table][check.name]
-            low, high = check.minimum, check.maximum
-            held = number is not None and (low is None or number >= low) and (high is None or number <= high)
-            verdicts.append(Verdict(check, number, held))
-        return verdicts
-
-    monkeypatch.setattr(gates, "judge", judge)
+    monkeypatch.setattr(publish.catalog, "refresh", lambda warehouse, copies: None)
+    monkeypatch.setattr(gates, "judge", judge_plainly)
 
 
 @pytest.fixture(scope="module")

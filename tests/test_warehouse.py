@@ -3,26 +3,22 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
-from helpers import QUERY, Run, environment, run_chain, small_dump
+from helpers import Run, run_chain, small_dump
 
 import sidmill
 from sid_schemas import RecipeError, WarehouseError
 from sid_schemas.tables import SEQUENCES, TABLES, TEXTS, VALID
-from sid_warehouse import catalog, files, parquet, releases
+from sid_warehouse import files, parquet, releases
 from sid_warehouse.names import Ref
 from sid_warehouse.reader import Release
 from sid_warehouse.stages import StageStore
-from sid_warehouse.verify import verify
 
 
 def texts(n: int, start: int = 0) -> pa.Table:
@@ -188,7 +184,7 @@ def test_versions_count_up_and_the_same_again_is_a_no_op(tmp_path: Path) -> None
     assert [publish(warehouse, mark)["version"] for mark in ("a", "b", "a", "b", "c")] == [1, 2, 1, 2, 3]
     assert releases.versions(warehouse, "d") == [1, 2, 3]
     entry = releases.read(warehouse / "releases/d/v1")["files"]["sub/file.txt"]
-    assert entry == {"bytes": 5, "sha256": files.sha256(warehouse / "releases/d/v1/sub/file.txt")}
+    assert entry == files.hashes(warehouse / "releases/d/v1/sub/file.txt")
 
 
 def test_publishers_at_once_each_get_a_version(tmp_path: Path) -> None:
@@ -204,64 +200,6 @@ def test_publishers_at_once_each_get_a_version(tmp_path: Path) -> None:
         thread.join()
     assert set(results) == {1, 2, 3, 4, 5, 6}
     assert releases.versions(warehouse, "d") == [1, 2, 3, 4, 5, 6]
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from sid_warehouse import files, releases
-calls = 0
-def deadly(name):
-    real = getattr(files, name)
-    def wrapper(*args, **kwargs):
-        global calls
-        calls += 1
-        if calls == int(sys.argv[2]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args, **kwargs)
-    return wrapper
-for name in ("copy_hashed", "sync", "write_json", "rename_folder"):
-    setattr(files, name, deadly(name))
-warehouse = Path(sys.argv[1])
-source = warehouse / "source"
-releases.publish(warehouse, "d", {"a": source, "b": source}, {"fingerprint": "new"})
-"""
-
-
-@pytest.mark.parametrize("call", range(1, 12))
-def test_a_publisher_killed_anywhere_leaves_the_old_or_the_new_release(tmp_path: Path, call: int) -> None:
-    (tmp_path / "source").write_text("hello")
-    releases.publish(tmp_path, "d", {"a": tmp_path / "source"}, {"fingerprint": "old"})
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), str(call)], check=False)
-    assert done.returncode in (0, -signal.SIGKILL)
-    seen = releases.versions(tmp_path, "d")
-    assert seen in ([1], [1, 2])
-    assert (seen == [1]) == (call < 9)  # the rename is the 9th call that touches the disk
-    assert not any(verify(tmp_path / f"releases/d/v{version}") for version in seen)
-    again = releases.publish(tmp_path, "d", {"a": tmp_path / "source"}, {"fingerprint": "new"})
-    assert again["version"] == 2
-
-
-def test_verify_finds_what_is_wrong(example: Run, tmp_path: Path) -> None:
-    folder = tmp_path / "v1"
-    shutil.copytree(example.release.folder, folder)
-    assert verify(folder) == []
-    part = folder / "sids" / "part-00000.parquet"
-    spoilt = bytearray(part.read_bytes())
-    spoilt[100] ^= 1
-    part.write_bytes(spoilt)
-    (folder / "trie.safetensors").unlink()
-    (folder / "stranger").write_text("?")
-    shutil.copy(folder / "users/part-00000.parquet", folder / "items/part-00000.parquet")
-    found = {finding.file: finding.problem for finding in verify(folder)}
-    assert sorted(found) == [
-        "items/part-00000.parquet",
-        "sids/part-00000.parquet",
-        "stranger",
-        "trie.safetensors",
-    ]
-    assert found["sids/part-00000.parquet"].startswith("expected SHA-256")
-    assert found["trie.safetensors"] == "is missing"
 
 
 def test_a_release_is_self_contained(example: Run, tmp_path: Path) -> None:
@@ -331,93 +269,6 @@ def test_the_report_is_one_self_contained_page(example: Run, tmp_path: Path) -> 
     page = (run_chain(recipe, tmp_path / "w").release.folder / "report.html").read_text()
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page
-
-
-# Catalog
-
-
-def test_plain_duckdb_answers_the_query_from_anywhere(example: Run, tmp_path: Path) -> None:
-    path = tmp_path / "moved.duckdb"
-    shutil.copy(example.plan.warehouse / "catalog.duckdb", path)
-    code = (
-        "import duckdb, sys; c = duckdb.connect(sys.argv[1], read_only=True); "
-        "print(c.sql(sys.argv[2]).fetchall()); "
-        "print(c.sql('select * from movietweetings.train order by user_index, \"end\" limit 1').fetchall())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path), QUERY],
-        cwd="/", capture_output=True, text=True, check=True, env=environment(),
-    )  # fmt: skip
-    rows, [train] = map(eval, done.stdout.splitlines())
-    assert len(rows) == 5
-    assert all(text.startswith("<a_") and title.endswith(")") for text, title in rows)
-    _user, start, end, _target, target_ts, _n_targets, history, history_ts = train
-    assert (start, end, len(history), len(history_ts)) == (0, 1, 1, 1)
-    assert history_ts[0] <= target_ts
-
-
-def test_the_catalog_has_a_schema_per_release_and_what_made_it(example: Run) -> None:
-    with duckdb.connect(str(example.plan.warehouse / "catalog.duckdb"), read_only=True) as connection:
-        assert connection.sql('select count(*) from "movietweetings@v1".sids').fetchall() == [(1_342,)]
-        assert connection.sql("select ref, latest, items from releases").fetchall() == [
-            ("movietweetings@v1", True, 1_342)
-        ]
-        [(rate,)] = connection.sql(
-            "select value from metrics where metric = 'collisions.after.collision_rate'"
-        ).fetchall()
-        assert rate == 0
-        assert ("tokenize", "rq-kmeans") in connection.sql(
-            "select stage, params->>'tokenizer' from lineage"
-        ).fetchall()
-        [(kind,)] = connection.sql(
-            "select typeof(vector) from movietweetings.embeddings_text limit 1"
-        ).fetchall()
-        assert kind == "FLOAT[384]"
-
-
-def test_a_folder_may_be_called_anything(tmp_path: Path) -> None:
-    folder = tmp_path / 'it\'s a [b]* "c"'
-    done = run_chain(small_dump(folder), folder / "w")
-    again = run_chain(folder / "recipe.toml", folder / "w", "tokenize.seed=1")
-    assert verify(again.release.folder) == []
-    with duckdb.connect(str(folder / "w" / "catalog.duckdb"), read_only=True) as connection:
-        for schema in ("small", '"small@v1"', '"small@v2"'):
-            assert connection.sql(f"select count(*) from {schema}.sids").fetchall() == [(9,)]
-    assert done.release.ref == "small@v1"
-
-
-def test_older_releases_stay_queryable_and_readers_undisturbed(tmp_path: Path) -> None:
-    recipe = small_dump(tmp_path)
-    first = run_chain(recipe, tmp_path / "w")
-    path = tmp_path / "w" / "catalog.duckdb"
-    with duckdb.connect(str(path), read_only=True) as reader:
-        before = reader.sql("select * from small.sids").fetchall()
-        second = run_chain(recipe, tmp_path / "w", "tokenize.seed=1")
-        assert reader.sql("select * from small.sids").fetchall() == before
-    assert (first.release.ref, second.release.ref) == ("small@v1", "small@v2")
-    with duckdb.connect(str(path), read_only=True) as reader:
-        assert reader.sql('select * from "small@v1".sids').fetchall() == before
-        assert reader.sql("select version from releases where latest").fetchall() == [(2,)]
-        history = 'select history from "small@v1".train order by user_index, "end"'
-        assert reader.sql(history).fetchall() == reader.sql(history.replace("@v1", "@v2")).fetchall()
-
-
-def test_a_stale_or_broken_catalog_is_noticed(small: Run, tmp_path: Path) -> None:
-    warehouse = tmp_path / "w"
-    shutil.copytree(small.plan.warehouse, warehouse)
-    assert not catalog.is_current(warehouse)  # it names the folders it was made for
-    catalog.refresh(warehouse)
-    assert catalog.is_current(warehouse)
-    (warehouse / "catalog.duckdb").write_text("not a database")
-    assert not catalog.is_current(warehouse)
-    catalog.refresh(warehouse)
-    assert catalog.is_current(warehouse)
-    moved = tmp_path / "moved"
-    warehouse.rename(moved)
-    assert not catalog.is_current(moved)
-    moved.rename(warehouse)
-    shutil.rmtree(warehouse / "releases/small/v1")
-    assert not catalog.is_current(warehouse)
 
 
 # Readers
