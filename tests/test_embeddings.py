@@ -209,7 +209,9 @@ def test_a_vector_that_is_not_finite_is_refused_by_item(tmp_path: Path, fused: R
 
     items = fused.outputs["clean"].read("items_clean", ["item_index", "item_id"])
     written: list[object] = []
-    work = SimpleNamespace(out=SimpleNamespace(write=lambda table, batches: written.extend(batches)))
+    work = SimpleNamespace(
+        inputs={}, out=SimpleNamespace(write=lambda table, batches: written.extend(batches))
+    )
     vectors = np.ones((len(items), 3), dtype=np.float32)
     there = np.ones(len(items), dtype=bool)
     vectors[2, 1] = 70_000

@@ -26,6 +26,7 @@ from sid_pipelines.public_dumps import DUMPS, Dump, DumpFile, dump_named, menu, 
 from sid_pipelines.sources import SOURCES
 from sid_schemas import RecipeError, SourceError
 from sidmill import cli
+from sidmill.app import StoppedError
 
 CONTENT = bytes(range(256)) * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -585,7 +586,7 @@ def test_ctrl_c_keeps_the_part(site: Site, tmp_path: Path, monkeypatch: pytest.M
         patch.setattr(download, "CHUNK", 100_000)
         patch.setattr(download, "_drain", interrupted)
         result = CliRunner().invoke(cli.app, ["fetch", "test", "--to", str(tmp_path)])
-    assert isinstance(result.exception, cli.StoppedError)
+    assert isinstance(result.exception, StoppedError)
     assert (tmp_path / f"{NAME}.part").read_bytes() == CONTENT[:100_000]
     assert bring(dump, tmp_path).sha256 == SHA256
     assert site.asked[-1][1] == "bytes=100000-"

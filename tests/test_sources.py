@@ -458,7 +458,7 @@ def _check_derived(sample: Sample, folder: Path) -> None:
         for one in found
     ]
     params = IngestParams(
-        sample.kind, sample.options, "", "error", tuple(files), tuple(str(one.path) for one in found)
+        sample.kind, sample.options, "", "error", "error", tuple(files), tuple(str(one.path) for one in found)
     )
     with connect() as connection:
         reading = Reading(params, connection, folder / "spill")
