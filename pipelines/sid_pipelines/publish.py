@@ -15,7 +15,7 @@ from sid_warehouse.reader import Release
 from sid_warehouse.stages import StageOutput
 
 REVISION = 5
-COMPARED = 2_000_000  # events, up to which the report compares them with the base's
+COMPARED = 2_000_000  # events, up to which the report has what changed since the base
 Changes = Mapping[str, Any] | None
 Render = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, StageOutput], Changes], str]
 EXTRA_FILES: Mapping[str, tuple[str, ...]] = {
@@ -156,11 +156,12 @@ def gather_metrics(outputs: Mapping[str, StageOutput]) -> dict[str, Any]:
     }
 
 
-def _changes(base: StageOutput, draft: Side) -> dict[str, Any]:
-    """Compare with the base; of many events it would take longer than all the rest, and gates have judged."""
-    events = draft.record["rows"]["interactions"] <= COMPARED
+def _changes(base: StageOutput, draft: Side) -> dict[str, Any] | None:
+    """Compare with the base; of a large one it would take longer than all the rest, and gates have judged."""
+    if draft.record["rows"]["interactions"] > COMPARED:
+        return None
     with closing(Release(base.folder)) as published:
-        return compare(Side.of(published), draft, events=events)
+        return compare(Side.of(published), draft)
 
 
 def _is_stage(output: StageOutput) -> bool:
