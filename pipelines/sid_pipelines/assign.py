@@ -98,7 +98,8 @@ def run(work: Work) -> Outcome:
         popularity = None
         if "popularity" in policy.needs:
             popularity = train_popularity(connection, work.inputs["split"], first + len(codes))
-        done = _settle(base, tokenizer, policy, published, codes, vectors, popularity)
+        joined = _joined_alone(published, codes, policy)
+        done = _settle(base, tokenizer, policy, published, codes, joined, vectors, popularity)
         drift = _drift(work, published, codes, total)
         why = reasons(drift, params.limits)
         if why and params.drift == "fail":
@@ -130,7 +131,7 @@ def run(work: Work) -> Outcome:
         **quality,
         "added": len(codes),
         "vocabulary_grew": grown,
-        "joined_alone": _joined_alone(published, codes, policy),
+        "joined_alone": joined,
         "drift": {**drift, "limits": asdict(params.limits), "retrain": why},
     }
     moved = int(done.moved.sum())
@@ -163,6 +164,7 @@ def _settle(
     policy: Policy,
     published: Published,
     codes: Codes,
+    joined: int,
     vectors: StoredVectors,
     popularity: npt.NDArray[np.int64] | None,
 ) -> Resolution:
@@ -176,7 +178,6 @@ def _settle(
         empty = np.empty(0, dtype=np.int32)
         nothing = np.empty((0, len(levels)), dtype=np.int32)
         return Resolution(nothing, empty, empty.astype(bool), empty, levels, state, 0)
-    joined = _joined_alone(published, codes, policy)
     if joined and policy.length == "L or L+1":
         raise DataError(
             f"assign: {count(joined, 'published SID')} without a suffix would begin those of new items with "

@@ -68,14 +68,21 @@ def link_hashed(source: Path, target: Path) -> dict[str, Any]:
     Both names are one file on disk, so what damages one damages the other.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    if not link(source, target):
+        return copy_hashed(source, target)
+    sync(target.parent)
+    return hashes(target)
+
+
+def link(source: Path, target: Path) -> bool:
+    """Give a file a second name; False where the file system can link it no more."""
     try:
         os.link(source.resolve(), target)  # not the symbolic link, where it is one
     except OSError as error:
         if error.errno not in UNLINKABLE:
             raise
-        return copy_hashed(source, target)
-    sync(target.parent)
-    return hashes(target)
+        return False
+    return True
 
 
 def hashes(path: Path) -> dict[str, Any]:

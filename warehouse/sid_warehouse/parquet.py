@@ -4,7 +4,6 @@ A table is `<folder>/<table>/part-*.parquet`, which pandas, polars, Spark, pyarr
 as one table. Rows are cut into row groups and parts by count alone, so batch sizes leave no trace.
 """
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sid_schemas import Table, WarehouseError
+from sid_warehouse import files
 
 ROWS_PER_GROUP = 131_072
 ROWS_PER_PART = 64 * ROWS_PER_GROUP
@@ -114,9 +114,7 @@ def extend(
 
 def link(source: Path, target: Path) -> None:
     """Give a file a second name, or copy it where the file system cannot."""
-    try:
-        os.link(source, target)
-    except OSError:
+    if not files.link(source, target):
         shutil.copyfile(source, target)
 
 
