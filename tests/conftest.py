@@ -2,13 +2,19 @@ import gzip
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from helpers import EXAMPLE, Run, run_chain, small_dump
 from hypothesis import settings
 
+from sid_pipelines.catalogue import catalogue_of
+from sid_pipelines.collaborative import model_named
+from sid_pipelines.collaborative.events import TrainEvents
+from sid_pipelines.stage import Resources, Work
 from sid_pipelines.vectors import read_vectors
+from sid_tokenizers import Catalogue
 from sid_tokenizers.base import Vectors
 
 EXIT = pytest.StashKey[int]()
@@ -28,6 +34,19 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def real(example: Run) -> Vectors:
     """The example's MiniLM vectors, (1342, 384)."""
     return read_vectors(example.outputs["embed text"])
+
+
+@pytest.fixture(scope="session")
+def known(example: Run) -> Catalogue:
+    """What is known of the example's items, row by row as `real`; cf: 64 numbers, from train events."""
+    outputs = example.outputs
+    split = outputs["split"].parts("interactions")
+    users = len(outputs["clean"].read("users", ["user_index"]))
+    items = len(outputs["clean"].read("items_clean", ["item_index"]))
+    work = Work(None, outputs, None, Resources(), lambda done, total: None)
+    needs = ("categories", "domains", "titles", "texts", "popularity", "events")
+    fitted = model_named("ppmi-svd")(dim=64).fit(TrainEvents.of(split, users, items), work.progress)
+    return replace(catalogue_of(work, needs), cf=fitted.vectors[""])
 
 
 @pytest.fixture(scope="session")

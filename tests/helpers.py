@@ -103,6 +103,30 @@ def more_dump(folder: Path) -> Path:
     return recipe
 
 
+def swapped(recipe: Path) -> None:
+    """Alter each user's last two events: what one user had then, another had, so that counts stay."""
+    path = recipe.parent / "dump" / "ratings.dat"
+    rows = [line.split("::") for line in path.read_text().splitlines()]
+    had: dict[str, set[str]] = {}
+    for user, movie, *_ in rows:
+        had.setdefault(user, set()).add(movie)
+    moved = 0
+    for place in (-1, -2):
+        held = [sorted((r for r in rows if r[0] == user), key=lambda r: int(r[3]))[place] for user in had]
+        while held:
+            one = held.pop()
+            for other in held:
+                if other[1] not in had[one[0]] and one[1] not in had[other[0]]:
+                    had[one[0]].add(other[1])
+                    had[other[0]].add(one[1])
+                    one[1], other[1] = other[1], one[1]
+                    held.remove(other)
+                    moved += 2
+                    break
+    assert moved >= 6
+    path.write_text("".join("::".join(row) + "\n" for row in rows))
+
+
 def run_append(
     recipe: Path, warehouse: Path, *overrides: str, base: str | None = None, until: str | None = None
 ) -> Run:

@@ -18,7 +18,7 @@ from sid_tokenizers import POLICIES, TOKENIZERS
 COMMANDS = [
     "run", "plan", "append", "retokenize", "releases", "show", "diff", "sql", "verify", "tag", "tags",
     "rollback", "gc", "catalog", "export",
-    "sources", "fetch", "protocols", "tokenizers", "policies", "embeddings",
+    "sources", "fetch", "protocols", "tokenizers", "policies", "pieces", "embeddings",
 ]  # fmt: skip
 
 

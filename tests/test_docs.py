@@ -1,25 +1,50 @@
-"""The guide to data names everything that there is: sources, protocols, keys, commands."""
+"""The guides name everything that there is: sources, protocols, schemes, tables, keys, commands."""
 
 import dataclasses
+import pkgutil
 import re
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
+import numpy as np
 import pytest
-from helpers import ROOT, run_chain
+from helpers import ROOT, judge_plainly, run_chain, small_dump
 
 from sid_flows.embedding_sections import EmbedSection, FuseSection
 from sid_flows.recipe import CleanSection, GatesSection, SplitSection, load_recipe
+from sid_flows.tokenizing_sections import CollisionsSection, TokenizeSection, UsersSection
+from sid_pipelines import gates, publish
 from sid_pipelines.collaborative import MODELS
 from sid_pipelines.encoders import HashingOptions, SentenceOptions
 from sid_pipelines.fusion import FUSIONS
 from sid_pipelines.pairs import PairsParams
+from sid_pipelines.pieces import PiecesParams
 from sid_pipelines.protocols import PROTOCOLS
 from sid_pipelines.sources import SOURCES
-from sid_schemas import SourceError
+from sid_schemas import SourceError, Table
+from sid_schemas.tables import (
+    DOCIDS,
+    ITEM_PATHS,
+    SID_PIECES,
+    SID_TO_ITEMS,
+    SIDS,
+    SOFT_SIDS,
+    USER_MIXTURES,
+    USER_SIDS,
+    vectors_table,
+)
+from sid_tokenizers import TOKENIZERS
+from sid_tokenizers.pieces import PIECES
+from sid_warehouse.reader import Release
 from sidmill.cli import app
 
 GUIDE = (ROOT / "docs" / "data.md").read_text()
 EMBEDDINGS = (ROOT / "docs" / "embeddings.md").read_text()
+TOKENIZING = (ROOT / "docs" / "tokenizers.md").read_text()
+IDENTIFIERS = (ROOT / "docs" / "identifiers.md").read_text()
+PAPERS = (ROOT / "docs" / "papers.md").read_text()
 README = (ROOT / "README.md").read_text()
 
 
@@ -79,3 +104,164 @@ def test_the_recipes_of_the_guide_are_recipes(tmp_path: Path) -> None:
     recipe.write_text(first)
     with pytest.raises(SourceError, match=r"Gift_Cards_5\.json\.gz"):
         run_chain(recipe, tmp_path / "w", until="ingest")
+
+
+def test_every_paper_has_a_row_whose_recipes_and_tests_are_there() -> None:
+    rows = [line.strip("| ").split(" | ") for line in PAPERS.splitlines() if re.match(r"\| \d", line)]
+    assert [int(row[0]) for row in rows] == list(range(1, 58))
+    assert Counter(row[2] for row in rows) == {"core": 23, "feeds": 23, "context": 11}
+    for row in rows:
+        for recipe in re.findall(r"`([a-z0-9-]+\.toml)`", row[4]):
+            assert (ROOT / "examples" / "schemes" / recipe).is_file(), recipe
+        for test in re.findall(r"`(test_[a-z_]+\.py)`", row[-1]):
+            assert (ROOT / "tests" / test).is_file(), test
+        assert row[2] == "context" or "done" in row[-1] or "issue 8" in row[-1]
+
+
+@pytest.mark.parametrize(
+    "recipe", sorted((ROOT / "examples" / "schemes").glob("*.toml")), ids=lambda one: one.stem
+)
+def test_every_preset_is_some_papers(recipe: Path) -> None:
+    assert f"`{recipe.name}`" in PAPERS
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_scheme_is_told_with_its_class_and_what_it_needs(name: str) -> None:
+    scheme = TOKENIZERS[name]
+    schemes, _, _ = TOKENIZING.partition("## Collisions")
+    [row] = [line for line in schemes.splitlines() if line.startswith(f"| `{name}` |")]
+    assert f"| `{scheme.__name__}` |" in row
+    needs = [need for need in scheme.traits.inputs if need != "vectors"]
+    assert all(need in row for need in needs)
+    if needs:
+        assert row in schemes[schemes.index("## Schemes that read more") :]
+    for mark in "SD":  # known from secondary text alone, or a choice of ours
+        assert f"[{mark}]" in row or not re.search(rf"\[[^]]*{mark}\]", scheme.paper)
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_a_way_to_cut_sids_is_told(name: str) -> None:
+    assert f"| `{name}` |" in IDENTIFIERS
+
+
+@pytest.mark.parametrize(
+    ("section", "guide"),
+    [
+        (TokenizeSection, TOKENIZING),
+        (CollisionsSection, TOKENIZING),
+        (PiecesParams, IDENTIFIERS),
+        (UsersSection, IDENTIFIERS),
+    ],
+    ids=["tokenize", "collisions", "pieces", "users"],
+)
+def test_every_key_that_makes_ids_is_told(section: type, guide: str) -> None:
+    for key in getattr(section, "model_fields", None) or section.__dataclass_fields__:
+        assert re.search(rf"^{key} = |`(\[\w+\] )?{key}\b", guide, re.MULTILINE), key
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        SIDS,
+        SID_TO_ITEMS,
+        SOFT_SIDS,
+        DOCIDS,
+        ITEM_PATHS,
+        SID_PIECES,
+        USER_SIDS,
+        USER_MIXTURES,
+        vectors_table("<name>", 5, 8),
+    ],
+    ids=lambda one: one.name,
+)
+def test_a_table_of_ids_is_told_with_its_columns(table: Table) -> None:
+    [row] = [line for line in IDENTIFIERS.splitlines() if line.startswith(f"| `{table.name}` |")]
+    for column in table.arrow().names:
+        assert column == "item_index" or f"`{column}`" in row, column
+
+
+def test_the_recipes_of_ids_are_recipes(tmp_path: Path) -> None:
+    texts = [*re.findall(r"```toml\n(.*?)```", TOKENIZING + IDENTIFIERS, re.DOTALL)]
+    assert len(texts) == 3
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'dataset = "x"\n[source]\nkind = "movietweetings"\npath = "."\n{"".join(texts)}')
+    given = load_recipe(recipe)
+    default = dict(TokenizeSection())
+    assert {name: value for name, value in given.tokenize if name != "levels"} == {
+        **default,
+        "vectors": "text",
+    }
+    assert given.pieces
+    assert given.pieces.made == PiecesParams()
+    assert given.users
+
+
+Make = Callable[..., Release]
+BOTH = """[[embed]]
+model = "hashing"
+dim = 16
+[[embed]]
+modality = "collaborative"
+model = "ppmi-svd"
+dim = 8
+[tokenize]
+"""
+EVERYTHING = (
+    "tokenize.tokenizer=pq", "tokenize.levels=[4, 4]", "tokenize.vocab_size=32128", "tokenize.soft=3",
+    "tokenize.vectors=collaborative", 'tokenize.each=["text"]', 'pieces.schemes=["ngram"]',
+    "users.levels=[3, 2]", "users.mixtures=true",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Give what makes releases of one small dump, by overrides."""
+    folder = tmp_path_factory.mktemp("guides")
+    recipe = small_dump(folder, movies=14, users=20)
+    recipe.write_text(recipe.read_text().replace("[tokenize]\nlevels = [4, 4]\n", BOTH))
+
+    def made(*given: str) -> Release:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(publish.catalog, "refresh", lambda warehouse, copies: None)
+            patch.setattr(gates, "judge", judge_plainly)
+            return run_chain(recipe, folder / "w", *given).release
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def everything(make: Make) -> Release:
+    return make(*EVERYTHING)
+
+
+@pytest.fixture(scope="module")
+def continuous(make: Make) -> Release:
+    pytest.importorskip("torch")
+    return make("tokenize.tokenizer=setrec", "tokenize.vectors=text", "tokenize.width=4", "tokenize.epochs=1")
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(sid_tokenizers(?:\.\w+)+)", IDENTIFIERS))))
+def test_what_the_guide_names_in_python_is_there(name: str) -> None:
+    assert pkgutil.resolve_name(name)
+
+
+def test_the_queries_of_the_guide_have_answers(make: Make, everything: Release, continuous: Release) -> None:
+    paths = make("tokenize.tokenizer=category-path", "tokenize.vectors=text", "tokenize.flat=true")
+    blocks = re.findall(r"```sql\n(.*?)```", IDENTIFIERS, re.DOTALL)
+    for release, block in zip((everything, paths, continuous), blocks, strict=True):
+        with duckdb.connect() as connection:
+            connection.execute("create schema movietweetings")
+            for table in release.tables:
+                parts = f"{release.folder}/{table}/*.parquet"
+                connection.execute(f"create view movietweetings.{table} as from '{parts}'")
+            for query in block.replace("'unigram'", "'ngram'").strip().split(";"):
+                assert not query or connection.execute(query).fetchall() or "where" in query, query
+
+
+def test_the_python_of_the_guide_runs(everything: Release, continuous: Release) -> None:
+    X = np.eye(3, dtype=np.float32)
+    blocks = re.findall(r"```python\n(.*?)```", IDENTIFIERS, re.DOTALL)
+    assert len(blocks) == 4
+    for block in blocks:
+        release = continuous if "vectors_setrec" in block else everything
+        exec(block, {"release": release, "X": X})

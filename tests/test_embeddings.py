@@ -9,7 +9,7 @@ from helpers import ROOT, Run, run_chain, sidmill, small_dump
 from sid_flows.plan import make_plan
 from sid_flows.recipe import load_recipe
 from sid_pipelines.chain import STEPS
-from sid_pipelines.gates import published_tables
+from sid_pipelines.contents import published_tables
 from sid_pipelines.vectors import StoredVectors, read_vectors
 from sid_schemas import DataError, GateRefusedError, RecipeError
 from sid_warehouse.verify import verify

@@ -8,7 +8,7 @@ import pytest
 
 from sid_schemas import DataError, MissingExtraError
 from sid_tokenizers.base import Vectors
-from sid_tokenizers.fsq import (
+from sid_tokenizers.learned.fsq import (
     FSQ,
     Bound,
     fsq_bound,
@@ -19,7 +19,7 @@ from sid_tokenizers.fsq import (
     fsq_points,
     fsq_unit,
 )
-from sid_tokenizers.fsq_decoder import decode_slices, heads_of
+from sid_tokenizers.learned.fsq_decoder import decode_slices, heads_of
 from sid_tokenizers.metrics import collision_metrics
 from sid_tokenizers.rq_kmeans import RQKMeans
 from sid_tokenizers.rq_kmeans_fsq import RQKMeansFSQ
@@ -96,7 +96,7 @@ def test_distances_are_the_slow_ones() -> None:
 def test_numpy_decodes_as_torch_does(trained: FSQ) -> None:
     import torch
 
-    from sid_tokenizers.fsq_training import FSQNetwork
+    from sid_tokenizers.learned.fsq_training import FSQNetwork
 
     network = FSQNetwork(24, RECGPT, 4, "recgpt")
     network.load_state_dict({k: torch.from_numpy(v) for k, v in trained.weights_.items() if k != "standard"})
@@ -112,7 +112,7 @@ def test_numpy_decodes_as_torch_does(trained: FSQ) -> None:
 def test_the_network_codes_as_encode_does(trained: FSQ, waves: Vectors) -> None:
     import torch
 
-    from sid_tokenizers.fsq_training import FSQNetwork
+    from sid_tokenizers.learned.fsq_training import FSQNetwork
 
     network = FSQNetwork(24, RECGPT, 4, "recgpt")
     network.load_state_dict({k: torch.from_numpy(v) for k, v in trained.weights_.items() if k != "standard"})
@@ -171,7 +171,7 @@ def test_a_saved_one_needs_no_torch(
     codes, decoded = trained.encode(waves), trained.decode(trained.encode(waves))
     trained.save(tmp_path)
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "sid_tokenizers.fsq_training", raising=False)
+    monkeypatch.delitem(sys.modules, "sid_tokenizers.learned.fsq_training", raising=False)
     again = FSQ.load(tmp_path)
     assert np.array_equal(again.encode(waves), codes)
     assert np.array_equal(again.decode(codes), decoded)

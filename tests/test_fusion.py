@@ -28,6 +28,7 @@ from sid_pipelines.probes import cooccurrence_recall_at, nearest, unit_rows
 from sid_pipelines.stage import Resources, Work
 from sid_schemas import DataError, MissingExtraError, RecipeError
 from sid_schemas.tables import INTERACTIONS, ITEM_PAIRS
+from sid_tokenizers import Events
 from sid_warehouse.stages import StageOutput, StageStore
 
 N, TASTES = 400, 6
@@ -53,6 +54,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
         {"epochs": 5, "batch_size": 64, "output": "both", "hidden": 16, "unit": True, "temperature": 0.1},
     ),
     "pairs": ("pairs-contrastive", {"epochs": 5, "batch_size": 64}),
+    "graph": ("graph", {"epochs": 5, "batch_size": 200, "hidden": 16, "dim": 7}),
     "pairs, hidden": ("pairs-contrastive", {"epochs": 3, "batch_size": 64, "hidden": 16, "dim": 10}),
 }
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -85,6 +87,9 @@ class Planted:
         self.there["text"][:3] = self.there["image"][:3] = self.there["collaborative"][:3] = False
         near = nearest(tastes[:, :4], top=4)  # what is bought together
         self.pairs = np.stack([np.repeat(np.arange(n), 4), near.ravel()], axis=1)
+        people = draw.standard_normal((150, TASTES))  # each has the five train items they like most
+        liked = np.where(self.train, people[:, :4] @ tastes[:, :4].T, -np.inf)
+        self.events = Events(np.repeat(np.arange(150), 5), np.argsort(-liked, axis=1)[:, :5].ravel())
         for name, there in self.there.items():
             self.vectors[name][~there] = 0.0
 
@@ -92,15 +97,18 @@ class Planted:
         return {name: Modality(InMemory(self.vectors[name]), self.there[name], name) for name in names}
 
     def names(self, method: str) -> tuple[str, ...]:
-        return ("text", "image") if "pairs" in METHODS[method][0] else ("text", "image", "collaborative")
+        return (
+            ("text", "image")
+            if METHODS[method][0] in ("pairs-contrastive", "graph")
+            else ("text", "image", "collaborative")
+        )
 
     def fit(self, method: str, **options: Any) -> Fitted:
         if METHODS[method][0] not in ("concat", "pca"):
             pytest.importorskip("torch")
         fusion = made(method, **options)
-        return fusion.fit(
-            self.inputs(self.names(method)), self.train, self.pairs if fusion.needs_pairs else None
-        )
+        pairs = self.pairs if fusion.needs_pairs else None
+        return fusion.fit(self.inputs(self.names(method)), self.train, pairs, self.events)
 
     def vectors_of(self, names: Any) -> dict[str, np.ndarray]:
         return {name: self.vectors[name] for name in names}
@@ -669,6 +677,49 @@ def test_what_was_put_in_place_is_used_but_not_fitted_on(
     assert np.array_equal(
         output.read("embeddings_fused")["present"].to_numpy(), known | planted.there["text"]
     )
+
+
+def test_the_graph_fusion_knows_its_fit_items_and_takes_new_ones(
+    planted: Planted, fits: Mapping[str, Fitted]
+) -> None:
+    """A fit item has its neighbours in its vector; without them it is made like a new one."""
+    pytest.importorskip("torch")
+    fitted = fits["graph"]
+    known = fitted.arrays["fit:items"]
+    assert np.array_equal(
+        known, np.flatnonzero(planted.train & (planted.there["text"] | planted.there["image"]))
+    )
+    blocks, there = planted.vectors_of(fitted.dims), planted.there_of(fitted.dims)
+    own = fitted.transform(blocks, there)
+    put = fitted.transform(blocks, there, np.arange(N))
+    assert np.array_equal(put[known], fitted.arrays["fit:vectors"])
+    new = np.setdiff1d(np.arange(N), known)
+    assert np.array_equal(put[new], own[new])
+    rows = np.array([known[3], new[5], known[0]])
+    some = fitted.transform(
+        *({name: one[rows] for name, one in part.items()} for part in (blocks, there)), rows
+    )
+    assert np.array_equal(some, put[rows])
+    # Without neighbours there is nothing to know of an item but its content.
+    alone = planted.fit("graph", neighbours=False)
+    assert np.allclose(
+        alone.transform(blocks, there, np.arange(N)), alone.transform(blocks, there), atol=1e-4
+    )
+    assert not np.allclose(put[known], own[known], atol=0.05)
+
+
+def test_the_graph_fusion_says_what_it_lacks(planted: Planted) -> None:
+    pytest.importorskip("torch")
+    graph = made("graph")
+    with pytest.raises(DataError, match="'graph': expected train events, got none"):
+        graph.fit(planted.inputs(("text",)), planted.train)
+    with pytest.raises(
+        DataError, match="text and image inputs alone, because behaviour comes from the events"
+    ):
+        graph.check_params({"text": "text", "cf": "collaborative"})
+    nothing = np.empty(0, dtype=np.int64)
+    with pytest.raises(DataError, match="the fit items have no train event"):
+        graph.fit(planted.inputs(("text",)), planted.train, None, Events(nothing, nothing))
 
 
 # --- real data

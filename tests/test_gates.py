@@ -17,6 +17,7 @@ from sid_pipelines.promises import SidShape, sid_promises
 from sid_schemas import TABLES, Check, GateRefusedError, checks_of, embeddings_table
 from sid_schemas.suites import judge, suite
 from sid_schemas.tables import INTERACTIONS, SEQUENCES, SID_TO_ITEMS, SIDS, TEST, TRAIN, Table
+from sid_tokenizers import Vocabulary
 from sid_warehouse import files, parquet
 from sid_warehouse.stages import StageOutput
 
@@ -132,7 +133,8 @@ def test_capacity_bounds_groups_and_not_the_rate(tmp_path: Path) -> None:
         run_chain(recipe, tmp_path / "w", *crowded, "gates.max_collision_rate=0.0")
     with duckdb.connect() as connection:
         connection.sql("create table sid_to_items as select 4 as n union all select 3")
-        [check] = [one for one in sid_promises(SidShape(2, (2, 2), "L", 3, None)) if one.name == "overfull"]
+        shape = SidShape(2, Vocabulary((2, 2)), "L", 3, None)
+        [check] = [one for one in sid_promises(shape) if one.name == "overfull"]
         assert gates.measure(connection, [check]) == {"sid_to_items": {"overfull": 1}}
 
 
@@ -151,7 +153,7 @@ SUFFIXED = [
 
 @pytest.mark.parametrize(("length", "row", "holds"), SUFFIXED)
 def test_sids_have_the_declared_shape(length: str, row: str, holds: bool) -> None:
-    shape = SidShape(2, (5, 5, 8), length, None, 0.0)
+    shape = SidShape(2, Vocabulary((5, 5, 8)), length, None, 0.0)
     names = ("uneven_length", "wrong_suffix")
     checks = [one for one in sid_promises(shape) if one.table == "sids" and one.name in names]
     with duckdb.connect() as connection:
@@ -163,7 +165,7 @@ def test_sids_have_the_declared_shape(length: str, row: str, holds: bool) -> Non
 
 
 def test_no_sid_begins_another() -> None:
-    shape = SidShape(2, (5, 5, 8), "L or L+1", None, 0.0)
+    shape = SidShape(2, Vocabulary((5, 5, 8)), "L or L+1", None, 0.0)
     [check] = [one for one in sid_promises(shape) if one.name == "not_prefix_free"]
     with duckdb.connect() as connection:
         connection.sql(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fabricated import CODERS, fit
 from helpers import Run, sidmill
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from sid_flows.report_changes import churn as churn_section
 from sid_flows.report_changes import verdicts
 from sid_flows.retokenize import plan_retokenize
 from sid_schemas import DataError, RecipeError
-from sid_tokenizers import TOKENIZERS, RQKMeans, Tokenizer, load
+from sid_tokenizers import RQKMeans, Tokenizer, load
 from sid_tokenizers.base import Codes, Vectors
 from sid_tokenizers.codebooks import renamed
 from sid_tokenizers.relabel import best, matching
@@ -32,9 +33,9 @@ from sid_warehouse.stages import StageOutput
 NO_LABELS = {"fsq": 0, "rq-kmeans+fsq": 2}  # levels that can be relabelled, where that is not all
 
 
-@pytest.fixture(params=sorted(TOKENIZERS))
+@pytest.fixture(params=sorted(CODERS))
 def scheme(request: pytest.FixtureRequest) -> type[Tokenizer]:
-    return TOKENIZERS[request.param]
+    return CODERS[request.param]
 
 
 def labels_of(tokenizer: Tokenizer, seed: int = 0) -> list[Any]:
@@ -50,7 +51,7 @@ TWINS = np.repeat(np.eye(6, dtype=np.float32)[:3], 4, axis=0)
 def test_relabelling_changes_labels_and_nothing_else(
     scheme: type[Tokenizer], X: Vectors, tmp_path: Path
 ) -> None:
-    tokenizer = make(scheme, [5, 4]).fit(X)
+    tokenizer = fit(make(scheme, [5, 4]), X)
     assert tokenizer.free_levels == NO_LABELS.get(scheme.name, len(tokenizer.levels))
     labels = labels_of(tokenizer)
     other = tokenizer.relabelled(labels)
@@ -77,7 +78,7 @@ def test_relabelling_changes_labels_and_nothing_else(
     assert np.array_equal(load(tmp_path / "twice").encode(X), expected)
     back = load(tmp_path / "once").relabelled([np.argsort(one) for one in labels])
     assert np.array_equal(back.encode(X), codes)
-    assert np.array_equal(other.fit(X).encode(X), codes)  # a fit forgets labels
+    assert np.array_equal(fit(other, X).encode(X), codes)  # a fit forgets labels
 
 
 def test_books_of_a_relabelled_tokenizer_lie_by_label(tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_books_of_a_relabelled_tokenizer_lie_by_label(tmp_path: Path) -> None:
 
 
 def test_labels_that_are_none_are_refused(scheme: type[Tokenizer]) -> None:
-    tokenizer = make(scheme, [5, 4]).fit(grid()[0])
+    tokenizer = fit(make(scheme, [5, 4]), grid()[0])
     if scheme.name in NO_LABELS:
         more = [np.arange(k) for k in tokenizer.levels]
         with pytest.raises(DataError, match="codes of a grid are places and keep their numbers"):

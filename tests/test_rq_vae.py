@@ -12,15 +12,16 @@ from sklearn.datasets import load_digits
 
 from sid_schemas import DataError
 from sid_tokenizers.base import Tokenizer, Vectors
-from sid_tokenizers.perceptron import Scaling
+from sid_tokenizers.learned.perceptron import Scaling
+from sid_tokenizers.learned.rq_kmeans_plus import RQKMeansPlus
+from sid_tokenizers.learned.rq_vae import RQVAE
+from sid_tokenizers.learned.rq_vae_settings import PRESETS, Settings
 from sid_tokenizers.rq_kmeans import RQKMeans
-from sid_tokenizers.rq_kmeans_plus import RQKMeansPlus
-from sid_tokenizers.rq_vae import PRESETS, RQVAE, Settings
 
 torch = pytest.importorskip("torch")
 
-from sid_tokenizers import rq_vae_network as networks  # noqa: E402
-from sid_tokenizers import rq_vae_training as loop  # noqa: E402
+from sid_tokenizers.learned import rq_vae_network as networks  # noqa: E402
+from sid_tokenizers.learned import rq_vae_training as loop  # noqa: E402
 
 SMALL = Settings(hidden=(7,), latent=3)
 REAL_EPOCHS = 30  # for 1342 vectors of 384 columns and 3 x 256 codes
@@ -82,9 +83,9 @@ def test_losses_equal_a_slow_twin(level_mean: bool, gradient: str) -> None:
     np.testing.assert_allclose(found.reconstruction.detach().numpy(), reconstruction, rtol=1e-5)
     np.testing.assert_allclose(found.quantization.detach().numpy(), quantization, rtol=1e-5)
     rows = reconstruction + quantization
-    assert found.mean(None).item() == pytest.approx(rows.mean(), rel=1e-5)
+    assert networks.mean_loss(found.by_row(), None).item() == pytest.approx(rows.mean(), rel=1e-5)
     weight = np.arange(len(x), dtype=np.float32)
-    weighted = found.mean(torch.from_numpy(weight)).item()
+    weighted = networks.mean_loss(found.by_row(), torch.from_numpy(weight)).item()
     assert weighted == pytest.approx(np.average(rows, weights=weight), rel=1e-5)
 
 
@@ -303,8 +304,8 @@ WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = None
 import numpy as np
-from sid_tokenizers.rq_kmeans_plus import RQKMeansPlus
-from sid_tokenizers.rq_vae import RQVAE
+from sid_tokenizers.learned.rq_kmeans_plus import RQKMeansPlus
+from sid_tokenizers.learned.rq_vae import RQVAE
 from sid_schemas import MissingExtraError
 folder, kind = sys.argv[1:]
 scheme = {"rq-vae": RQVAE, "rq-kmeans-plus": RQKMeansPlus}[kind]

@@ -37,7 +37,7 @@ def slow_batch(X: np.ndarray, books: list[dict[str, np.ndarray]], draw: np.rando
 def test_batches_are_the_slow_ones() -> None:
     X = np.random.default_rng(0).normal(size=(192, 5)).astype(np.float32)
     ours = RVQEMA(levels=[8, 6], epochs=3, batch_size=64, kmeans_init=False)
-    ours._fit(X, None)  # in this order of rows
+    ours._fit(X, None, None)  # in this order of rows
     draw = np.random.default_rng(0)
     books = []
     for k in (8, 6):

@@ -14,15 +14,23 @@ from sid_pipelines import gates, publish
 from sid_pipelines.tokenize import Coded
 from sid_pipelines.vectors import StoredVectors
 from sid_schemas import MissingExtraError, RecipeError
-from sid_tokenizers import POLICIES, TOKENIZERS, RQKMeans, Traits
+from sid_tokenizers import POLICIES, TOKENIZERS, RQKMeans, Tokenizer, Traits
 from sid_tokenizers.base import Vectors
 from sid_warehouse.arrays import codes_column, padded_matrix, vectors_column
 
+LEARNED = ("letter", "rq-vae-uniform", "graph-rq-vae", "moe-pq", "prism")
 SMALL: dict[str, tuple[str, ...]] = {
     "rq-kmeans+fsq": ("kmeans_levels=[3, 3]", "fsq_levels=[2, 2]"),
     "fsq": ("fsq_levels=[3, 3]", "slices=2", "epochs=1"),
     "rq-vae": ("levels=[4, 4]", "latent=4", "hidden=[8]", "max_steps=20"),
     "rq-kmeans-plus": ("levels=[4, 4]", "hidden=[8]", "epochs=2", "decoder_epochs=1"),
+    **dict.fromkeys(LEARNED, ("levels=[4, 4]", "latent=4", "hidden=[8]", "epochs=2")),
+    "gmc": ("levels=[4, 4]", "latent=4", "hidden=[8]", "epochs=2", "domain_from=category"),
+    "setrec": ("hidden=[8]", "width=4", "epochs=2"),
+    "kmeans-tree": ("branching=3", "leaf=3"),
+    "spectral": ("n_clusters=2", "token_size=4"),
+    "spectral+category": ("n_clusters=2", "token_size=4"),
+    **dict.fromkeys(("category-path", "sequential", "independent", "random", "title", "text-docid"), ()),
 }
 
 
@@ -38,8 +46,8 @@ def dump(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A recipe whose vectors are embedded already, and its warehouse."""
     folder = tmp_path_factory.mktemp("schemes")
     recipe = small_dump(folder, movies=14, users=20)
-    text = recipe.read_text().replace("levels = [4, 4]\n", "")
-    recipe.write_text(text)
+    behaviour = '[[embed]]\n[[embed]]\nmodality = "collaborative"\nmodel = "ppmi-svd"\ndim = 4\n'
+    recipe.write_text(recipe.read_text().replace("levels = [4, 4]\n", 'vectors = "text"\n') + behaviour)
     run_chain(recipe, folder / "w", until="embed")
     return recipe, folder / "w"
 
@@ -57,11 +65,14 @@ def sound(run: Run) -> None:
         assert trie.item(row["sid"]) == back[row["sid_key"]][0]
         assert [strings[token] for token in row["token_ids"]] == row["tokens"]
         assert row["suffix"] == (row["sid"][-1] if len(row["sid"]) > len(row["codes"]) else None)
-    codes = release.tokenizer().encode(np.stack(release.table("embeddings_text")["vector"].to_numpy()))
-    assert codes.tolist() == sids["codes"].to_pylist()
+    scheme = release.tokenizer()
+    if isinstance(scheme, Tokenizer):
+        names = ("text", "collaborative") if scheme.traits.stacked else ("text",)
+        vectors = [np.stack(release.table(f"embeddings_{name}")["vector"].to_numpy()) for name in names]
+        assert scheme.encode(np.concatenate(vectors, axis=1)).tolist() == sids["codes"].to_pylist()
     samples = release.samples("train", max_history=1)
     tokens = {row["item_index"]: row["token_ids"] for row in sids.to_pylist()}
-    width = len(vocabulary.levels)
+    width = vocabulary.length
     for sample in (samples[0], samples[len(samples) - 1]):
         own = tokens[sample["target_item"]]  # type: ignore[index]
         assert sample["target"].tolist() == own + [vocabulary.pad] * (width - len(own))  # type: ignore[union-attr]
@@ -76,7 +87,9 @@ def test_every_tokenizer_makes_a_release(dump: tuple[Path, Path], name: str) -> 
     metrics = done.release.metrics
     assert metrics["collisions"]["after"]["collision_rate"] == 0
     assert metrics["tokenizer"]["ordered"] is TOKENIZERS[name].traits.ordered
-    assert (metrics["tokenizer"]["reconstruction"] is None) is not done.release.tokenizer().reconstructs
+    scheme = done.release.tokenizer()
+    reconstructs = isinstance(scheme, Tokenizer) and scheme.reconstructs
+    assert (metrics["tokenizer"]["reconstruction"] is None) is not reconstructs
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -105,8 +118,8 @@ def test_the_fit_scope_is_kept(dump: tuple[Path, Path]) -> None:
     some = run_chain(*dump, levels, "tokenize.fit_items=6").release
     items = everything.record["rows"]["items"]
     assert everything.metrics["tokenizer"]["fit_items"] == items
-    frozen = {"embeddings_text": "none: the encoder is frozen"}
-    assert everything.record["fit_scopes"] == {**frozen, "tokenizer": "all items"}
+    scopes = everything.record["fit_scopes"]
+    assert (scopes["embeddings_text"], scopes["tokenizer"]) == ("none: the encoder is frozen", "all items")
     fit = some.metrics["tokenizer"]
     assert (fit["fit_items"], fit["collisions_fit"]["items"]) == (6, 6)
     assert fit["fit_items_in_scope"] > 6

@@ -43,8 +43,10 @@ def plan_append(
         )
     if "source" not in values:
         raise RecipeError(f"{recipe_path}: [source] is missing; expected the new dump")
-    recipe = recipe_over(record, recipe_path, overrides, free=FREE, instead=INSTEAD)
-    _check(recipe)
+    # New items need texts of their own, which lie in another file or in the same one grown.
+    free = (*FREE, *(f"embed.{one['name']}.enriched" for one in record["recipe"]["embed"]))
+    recipe = recipe_over(record, recipe_path, overrides, free=free, instead=INSTEAD)
+    _check_encoders(recipe)
     dump = Dump.of(recipe, Path(recipe_path).absolute().parent, warehouse)
     number = 1 + max((one.get("append", 0) for one in record["raw_files"]), default=0)
     earlier = _earlier(warehouse, record)
@@ -63,7 +65,8 @@ def plan_append(
     return plan if until or plan.published else plan.with_published(_already(record, dump))
 
 
-def _check(recipe: Recipe) -> None:
+def _check_encoders(recipe: Recipe) -> None:
+    """Refuse to append where an encoder cannot make vectors of new items."""
     for one in recipe.embed:
         if one.modality == "text" and embed_text.is_fitted(one.model):
             raise RecipeError(

@@ -41,6 +41,15 @@ class Dump:
             )
         return [root]
 
+    def enriched(self, named: str) -> Path:
+        """Give the file with the enriched texts of items."""
+        path = (self.base / Path(named).expanduser()).resolve()
+        if not path.is_file():
+            raise SourceError(
+                f"[[embed]] enriched = {named!r}: no file there. Paths are relative to the recipe"
+            )
+        return path
+
 
 def _hashed(file: RawFile) -> dict[str, Any]:
     try:

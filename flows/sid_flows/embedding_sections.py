@@ -7,14 +7,17 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from sid_flows.sections import Section, check, parameters
 from sid_pipelines.collaborative import model_named
 from sid_pipelines.encoders import options_of as text_options
+from sid_pipelines.enriched import FIELD as ENRICHED
 from sid_pipelines.fusion import fusion_named
 from sid_pipelines.image_encoders import options_of as image_options
 from sid_pipelines.pairs import PairsParams
+from sid_pipelines.text import fields_of
 from sid_pipelines.text import parse as parse_template
 from sid_schemas import DataError
 
 FUSED = "fused"  # the name of the embedding that [fuse] makes
 MODELS = {"text": "sentence-transformers/all-MiniLM-L6-v2", "collaborative": "als"}
+OWNERS = {"template": "text", "clean_text": "text", "enriched": "text", "images": "image"}  # by modality
 MISSING = {"text": "refuse", "image": "mask", "collaborative": "mask"}
 
 
@@ -42,10 +45,11 @@ class EmbedSection(Section):
 
     modality: what is embedded. model: of text a folder, an installed package, a hub id, "hashing" or
     "tfidf-svd"; of images an .onnx file, a folder, a package or a hub id; of behaviour one of the
-    collaborative models. template, clean_text: of text. images: of images, the folder that image_ref is
-    relative to, where that is not the dump's own. missing: what an item without this modality gets: "refuse",
-    a zero vector ("mask"), the mean of the others ("mean"), or what a ridge regression from the vectors
-    named by map_from gives ("map").
+    collaborative models. template, clean_text: of text. enriched: of text, the file whose texts fill
+    {enriched}: JSON lines or Parquet with item_id, text, model and prompt. images: of images, the folder that
+    image_ref is relative to, where that is not the dump's own. missing: what an item without this modality
+    gets: "refuse", a zero vector ("mask"), the mean of the others ("mean"), or what a ridge regression from
+    the vectors named by map_from gives ("map").
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -55,6 +59,7 @@ class EmbedSection(Section):
     model: str = ""
     template: str | None = None
     clean_text: bool | None = None
+    enriched: str | None = None
     images: str | None = None
     missing: Literal["refuse", "mask", "mean", "map"] | None = None
     map_from: str | None = None
@@ -79,9 +84,15 @@ class EmbedSection(Section):
 
     @model_validator(mode="after")
     def _options_fit(self) -> "EmbedSection":
-        for name, owner in (("template", "text"), ("clean_text", "text"), ("images", "image")):
+        for name, owner in OWNERS.items():
             if getattr(self, name) is not None and self.modality != owner:
                 raise ValueError(f"{name} is for modality = {owner!r}, not {self.modality!r}")
+        asked = self.template is not None and ENRICHED in fields_of(self.template)
+        if asked != (self.enriched is not None):
+            raise ValueError(
+                "enriched = 'a file' and {enriched} in the template go together, as in "
+                "template = '{title}. {enriched}'"
+            )
         if not self.model:
             raise ValueError("model is missing; expected an .onnx file, a folder, a package or a hub id")
         if (self.missing == "map") != (self.map_from is not None):

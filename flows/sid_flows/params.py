@@ -26,6 +26,7 @@ from sid_pipelines.sequences import SequencesParams
 from sid_pipelines.split import SplitParams
 from sid_pipelines.text import TextParams
 from sid_pipelines.tokenize import TokenizeParams
+from sid_warehouse import files
 
 LIMITS = tuple(one.name for one in fields(Limits))
 
@@ -65,7 +66,7 @@ def params_of(step: Step, recipe: Recipe, dump: Dump) -> Any:
                 seed=recipe.split.seed,
             )
         case "text":
-            return TextParams(**recipe.filling(step.embed))
+            return _text(dump, **recipe.filling(step.embed))
         case "pairs":
             return PairsParams(**recipe.pairs.parameters)
         case "embed_text" | "embed_image" | "embed_collaborative":
@@ -80,9 +81,19 @@ def params_of(step: Step, recipe: Recipe, dump: Dump) -> Any:
                 params=recipe.tokenize.parameters,
                 fit_scope=recipe.tokenize.fit_scope,
                 fit_items=recipe.tokenize.fit_items,
+                soft=0 if _name_of(step) else recipe.tokenize.soft,
+                temperature=0.0 if _name_of(step) else recipe.tokenize.soft_temperature,
             )
         case "collisions":
-            return CollisionParams(policy=recipe.collisions.policy, params=recipe.collisions.parameters)
+            return CollisionParams(recipe.collisions.policy, recipe.collisions.parameters, _name_of(step))
+        case "pieces":
+            assert recipe.pieces is not None
+            return recipe.pieces.made
+        case "users":
+            assert recipe.users is not None
+            name = recipe.users.vectors or recipe.tokenized
+            of_behaviour = any(one.name == name and one.modality == "collaborative" for one in recipe.embed)
+            return recipe.users.made("cf" if of_behaviour else "mean")
         case "assign":
             limits = Limits(**{name: getattr(recipe.append, name) for name in LIMITS})
             return AssignParams(
@@ -90,6 +101,7 @@ def params_of(step: Step, recipe: Recipe, dump: Dump) -> Any:
                 params=recipe.collisions.parameters,
                 drift=recipe.append.drift,
                 limits=limits,
+                name=_name_of(step),
             )
         case "sequences":
             return SequencesParams(
@@ -100,6 +112,18 @@ def params_of(step: Step, recipe: Recipe, dump: Dump) -> Any:
         case "gates":
             return GatesParams(**recipe.gates.model_dump())
     raise AssertionError(f"stage {step.stage.name!r} has no parameters here")
+
+
+def _name_of(step: Step) -> str:
+    """Give the embedding that a step of several like it is for: `text` of `collisions text`."""
+    return step.label.partition(" ")[2]
+
+
+def _text(dump: Dump, template: str, clean_text: bool, enriched: str | None) -> TextParams:
+    if enriched is None:
+        return TextParams(template, clean_text)
+    path = dump.enriched(enriched)
+    return TextParams(template, clean_text, files.sha256_once(path), str(path))
 
 
 def _cleaning(recipe: Recipe) -> CleanParams:

@@ -18,12 +18,13 @@ from pydantic import (
 
 from sid_flows.embedding_sections import FUSED, EmbedSection, FuseSection, PairsSection
 from sid_flows.sections import Count, Moment, Rate, Section, listed, parameters, unknown
+from sid_flows.tokenizing_sections import CollisionsSection, PiecesSection, TokenizeSection, UsersSection
 from sid_pipelines.fusion import fusion_named
 from sid_pipelines.protocols import PROTOCOLS, protocol_named
 from sid_pipelines.sources import source_named
 from sid_schemas import DataError, RecipeError
 from sid_schemas.tables import EVENT_TYPES
-from sid_tokenizers import POLICIES, tokenizer_named
+from sid_tokenizers import TOKENIZERS, Tokenizer
 from sid_tokenizers.collisions import misfit, policy_named
 from sid_warehouse import origin
 from sid_warehouse.names import check_dataset
@@ -166,64 +167,6 @@ class SplitSection(Section):
         return protocol_named(self.protocol, parameters("split", PROTOCOLS[self.protocol], self))
 
 
-class TokenizeSection(BaseModel):
-    """The tokenizer; its own parameters stand beside its name and have the constructor's defaults.
-
-    vectors: the embedding it reads, the fused one or else the only one where it is empty. fit_scope: fit on
-    items with a train event, or on all. fit_items: at most so many of them, drawn by the seed, for
-    catalogues that do not fit into memory; 0 for all.
-    """
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    tokenizer: str = "rq-kmeans"
-    vectors: str = ""
-    fit_scope: Literal["train", "all"] = "train"
-    fit_items: Count = 1_000_000
-
-    @model_validator(mode="after")
-    def _parameters_fit(self) -> "TokenizeSection":
-        scheme = tokenizer_named(self.tokenizer)
-        try:
-            scheme(**self.parameters).check_params()
-        except DataError as error:
-            raise ValueError(str(error)) from None
-        return self
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """Give every parameter of the tokenizer's constructor; the defaults live only there."""
-        return parameters("tokenize", tokenizer_named(self.tokenizer), self)
-
-
-class CollisionsSection(Section):
-    """What happens to items with equal codes; a policy's own parameters stand beside its name."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    policy: str = "next-nearest"
-
-    @field_validator("policy")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in POLICIES:
-            raise ValueError(f"there are: {', '.join(POLICIES)}")
-        return value
-
-    @model_validator(mode="after")
-    def _parameters_fit(self) -> "CollisionsSection":
-        try:
-            policy_named(self.policy, self.parameters)
-        except DataError as error:
-            raise ValueError(str(error)) from None
-        return self
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """Give every parameter of the policy; the defaults live only there."""
-        return parameters("collisions", POLICIES[self.policy], self)
-
-
 class GatesSection(Section):
     """What a release must keep to be published, beyond its schemas."""
 
@@ -303,11 +246,24 @@ class Recipe(Section):
     fuse: FuseSection | None = None
     tokenize: TokenizeSection = Field(default_factory=TokenizeSection)
     collisions: CollisionsSection = Field(default_factory=CollisionsSection)
+    pieces: PiecesSection | None = None
+    users: UsersSection | None = None
     gates: GatesSection = Field(default_factory=GatesSection)
     append: AppendSection = Field(default_factory=AppendSection)
     publish: PublishSection = Field(default_factory=PublishSection)
     export: ExportSection = Field(default_factory=ExportSection)
     engine: EngineSection = Field(default_factory=EngineSection)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_to_resolve(cls, values: Any) -> Any:
+        """Leave IDs that are unique already as they are, unless a policy is named."""
+        if not isinstance(values, dict) or values.get("collisions"):
+            return values
+        section = values.get("tokenize", {})
+        scheme = TOKENIZERS.get(section.get("tokenizer", "")) if isinstance(section, dict) else None
+        resolved = scheme is not None and (scheme.traits.unique or not issubclass(scheme, Tokenizer))
+        return {**values, "collisions": {"policy": "none"}} if resolved else values
 
     @field_validator("dataset")
     @classmethod
@@ -316,7 +272,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _policy_fits_tokenizer(self) -> "Recipe":
-        tokenizer = tokenizer_named(self.tokenize.tokenizer)(**self.tokenize.parameters)
+        tokenizer = self.tokenize.made
         policy = policy_named(self.collisions.policy, self.collisions.parameters)
         problem = misfit(policy, tokenizer)
         if problem:
@@ -358,12 +314,56 @@ class Recipe(Section):
                 raise ValueError(
                     f"fuse.method = {self.fuse.method!r} needs item pairs; set [pairs] kinds = ['swing']"
                 )
-        if self.tokenize.vectors and self.tokenize.vectors not in self.vectors_there:
-            raise ValueError(f"tokenize.vectors = {self.tokenize.vectors!r}: {listed(self.vectors_there)}")
-        if not self.tokenize.vectors and not self.fuse and len(self.embed) > 1:
+        return self
+
+    @model_validator(mode="after")
+    def _tokenizer_is_fed(self) -> "Recipe":
+        """Refuse a scheme that lacks an embedding, saying what to add."""
+        chosen, there = self.tokenize, self.vectors_there
+        if chosen.vectors and chosen.vectors not in there:
+            raise ValueError(f"tokenize.vectors = {chosen.vectors!r}: {listed(there)}")
+        for name in chosen.each:
+            if name not in there:
+                raise ValueError(f"tokenize.each: no [[embed]] is called {name!r}; {listed(there)}")
+        if self.users and self.users.vectors and self.users.vectors not in there:
+            raise ValueError(f"users.vectors = {self.users.vectors!r}: {listed(there)}")
+        if "cf" in chosen.scheme.traits.inputs:
+            behaviour = [one.name for one in self.embed if one.modality == "collaborative"]
+            if not behaviour:
+                raise ValueError(
+                    f"tokenize.tokenizer = {chosen.tokenizer!r} needs vectors of behaviour; add [[embed]] "
+                    "with modality = 'collaborative'"
+                )
+            if (chosen.cf and chosen.cf not in behaviour) or (not chosen.cf and len(behaviour) > 1):
+                raise ValueError(
+                    f"tokenize.cf = {chosen.cf!r}: expected an embedding of behaviour; {listed(behaviour)}"
+                )
+        elif chosen.cf:
+            raise ValueError(f"tokenize.cf = {chosen.cf!r}: {chosen.tokenizer} reads no vectors of behaviour")
+        if chosen.scheme.traits.stacked and self.tokenized == self.behaviour:
+            raise ValueError(
+                f"tokenize.vectors = {self.tokenized!r}: {chosen.tokenizer} reads behaviour already; "
+                "expected an embedding of content"
+            )
+        if self.users and self.users.mixtures and not issubclass(chosen.scheme, Tokenizer):
+            raise ValueError(
+                f"users.mixtures: IDs of {chosen.tokenizer} have no clusters; expected a tokenizer of codes"
+            )
+        varying = not issubclass(chosen.scheme, Tokenizer) or self.collisions.policy == "suffix-on-collision"
+        if chosen.parameters.get("vocab_size") and varying:
+            raise ValueError(
+                "tokenize.vocab_size: docids have one length; expected a policy that gives every SID as many "
+                "codes, not suffix-on-collision"
+            )
+        if self.pieces and varying:
+            raise ValueError(
+                "pieces: they are cut from SIDs of one length, and these vary; choose a tokenizer of codes "
+                "and [collisions] policy = 'next-nearest' or 'suffix'"
+            )
+        if not chosen.vectors and not self.fuse and len(self._candidates) > 1:
             raise ValueError(
                 "tokenize.vectors: with several [[embed]] and no [fuse], say which to tokenize; "
-                f"{listed(self.vectors_there)}. Or add [fuse]"
+                f"{listed(there)}. Or add [fuse]"
             )
         return self
 
@@ -378,9 +378,22 @@ class Recipe(Section):
         return [*(one.name for one in self.embed), *([FUSED] if self.fuse else [])]
 
     @property
+    def _candidates(self) -> list[str]:
+        """Give the embeddings that may be meant where none is named: beside one of behaviour the others."""
+        names = [one.name for one in self.embed]
+        return [name for name in names if name != self.behaviour] or names
+
+    @property
     def tokenized(self) -> str:
         """Give the name of the embedding that is tokenized."""
-        return self.tokenize.vectors or self.vectors_there[-1]
+        return self.tokenize.vectors or (FUSED if self.fuse else self._candidates[-1])
+
+    @property
+    def behaviour(self) -> str:
+        """Give the embedding of behaviour that the scheme reads beside, "" where it reads none."""
+        if "cf" not in self.tokenize.scheme.traits.inputs:
+            return ""
+        return self.tokenize.cf or next(one.name for one in self.embed if one.modality == "collaborative")
 
     @property
     def text(self) -> EmbedSection | None:
@@ -393,6 +406,7 @@ class Recipe(Section):
         return {
             "template": of.template or self.source.made.template,
             "clean_text": of.clean_text is not False,
+            "enriched": of.enriched,
         }
 
     def as_written(self) -> dict[str, Any]:
@@ -403,6 +417,10 @@ class Recipe(Section):
         written["tokenize"] |= self.tokenize.parameters
         written["collisions"] |= self.collisions.parameters
         written["pairs"] |= self.pairs.parameters
+        if self.pieces:
+            written["pieces"] |= self.pieces.parameters
+        if self.users:
+            written["users"] |= self.users.parameters
         for section, entry in zip(written["embed"], self.embed, strict=True):
             section |= entry.options
             if entry.modality == "text":
@@ -486,7 +504,8 @@ def _first_problem(error: ValidationError) -> str:
     if problem["type"] == "missing":
         return f"{where}: is missing; expected a value"
     got = "" if isinstance(problem["input"], Mapping) else f", got {problem['input']!r}"
-    return f"{where}: {problem['msg'].removeprefix('Value error, ')}{got}"
+    said = f"{problem['msg'].removeprefix('Value error, ')}{got}"
+    return f"{where}: {said}" if where else said
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:

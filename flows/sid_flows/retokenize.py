@@ -11,26 +11,29 @@ from pathlib import Path
 from typing import Any
 
 from sid_flows.dump import Dump
-from sid_flows.embedding_sections import FUSED
 from sid_flows.overlay import recipe_over
 from sid_flows.params import params_of
 from sid_flows.plan import Plan, assemble
 from sid_flows.recipe import Recipe, validated
-from sid_flows.wiring import Step
-from sid_pipelines import collisions, gates, tokenize
+from sid_flows.wiring import Step, coded, identified_steps, judged
+from sid_pipelines import gates, tokenize
 from sid_pipelines.released import base_of, outputs_of
 from sid_pipelines.retokenize import CHURN, RELABEL, ChurnParams
 from sid_pipelines.stage import Stage
 from sid_schemas import RecipeError
+from sid_tokenizers import Tokenizer
 from sid_warehouse.reader import Warehouse
 from sid_warehouse.stages import StageOutput
 
-MADE = ("tokenize", "collisions", "gates")  # anew; all else is the release's
+MADE = ("tokenize", "collisions", "pieces", "users", "gates")  # anew; all else is the release's
 UNREAD = ("source.path", "source.items", "clean.max_reject_rate", "append")  # of no matter without a dump
 FREE = (*MADE, *UNREAD, "engine", "export", "publish")
 OWN = ("embeddings_", "fusion/")  # how paths begin of what a stage that embeds or fuses wrote
 NOTHING: dict[str, Any] = {"facts": {}, "rows": {}, "files": {}}
-INSTEAD = "A retokenize changes [tokenize], [collisions] and [gates]; for anything else, run the recipe"
+INSTEAD = (
+    "A retokenize changes [tokenize], [collisions], [pieces], [users] and [gates]; for anything else, "
+    "run the recipe"
+)
 
 
 def plan_retokenize(
@@ -61,6 +64,12 @@ def _plan(
     recipe = recipe_over(record, recipe_path, overrides, free=FREE, instead=INSTEAD)
     # The dump is not read, so lineage keeps where the release's came from.
     recipe = validated(recipe_path, {**recipe.as_written(), "source": record["recipe"]["source"]})
+    scheme = recipe.tokenize.scheme
+    if not issubclass(scheme, Tokenizer):
+        raise RecipeError(
+            f"{recipe_path}: {scheme.name} gives IDs that no codebook makes, so nothing can be retokenized; "
+            "run the recipe"
+        )
     given = _given(base)
     nowhere = Dump(folder, [], [], warehouse / "cache")
     plan = assemble(
@@ -78,7 +87,8 @@ def _plan(
 
 def _changes_nothing(plan: Plan, record: Mapping[str, Any]) -> bool:
     """Say whether the release was built from this very recipe: it would be published once more."""
-    same = all(plan.recipe.as_written()[section] == record["recipe"][section] for section in MADE)
+    now, then = plan.recipe.as_written(), record["recipe"]
+    same = all(now.get(section) == then.get(section) for section in MADE)
     fitted = record["stages"].get("tokenize", {}).get("key")
     return same and record.get("kind", "build") == "build" and plan.stages[0].key == fitted
 
@@ -89,7 +99,9 @@ def _given(base: StageOutput) -> dict[str, StageOutput]:
     Of each embedding only its own files are published again, what the audit found of sequences goes on, and
     so does the lineage of texts, which no release holds.
     """
-    outputs = {role: output for role, output in outputs_of(base.folder).items() if role not in MADE}
+    outputs = {
+        role: output for role, output in outputs_of(base.folder).items() if role.partition(" ")[0] not in MADE
+    }
     known = base.facts["split"]["audit"]["findings"]
     findings = [one for one in base.facts["audit"] if one not in known and one["rule"] != "fit_scope"]
     for role, output in outputs.items():
@@ -110,21 +122,16 @@ def _is_embedding(role: str) -> bool:
     return role == "fuse" or role.startswith("embed ")
 
 
-def _vectors(recipe: Recipe) -> str:
-    return "fuse" if recipe.tokenized == FUSED else f"embed {recipe.tokenized}"
-
-
 def _steps(recipe: Recipe, given: Mapping[str, StageOutput], *, match: bool) -> Iterator[Step]:
     """Give the steps. What is fitted has the key that a build gives it, so neither repeats the other."""
-    vectors = {"vectors": _vectors(recipe)}
     fitted = "fit" if match else "tokenize"
-    yield Step(fitted, tokenize.STAGE, _own(tokenize.STAGE) | vectors)
+    yield Step(fitted, tokenize.STAGE, _own(tokenize.STAGE) | coded(recipe))
     if match:
         yield Step("tokenize", RELABEL, {"fitted": fitted, "base": "base"})
-    yield Step("collisions", collisions.STAGE, _own(collisions.STAGE) | vectors)
+    yield from identified_steps(recipe)
     yield Step("churn", CHURN, {"base": "base", "fitted": fitted, "collisions": "collisions"})
     embedded = {role: role for role in given if _is_embedding(role)}
-    yield Step("gates", gates.STAGE, _own(gates.STAGE) | embedded)
+    yield Step("gates", gates.STAGE, _own(gates.STAGE) | judged(recipe) | embedded)
 
 
 def _params(step: Step, recipe: Recipe, dump: Dump, *, match: bool) -> Any:

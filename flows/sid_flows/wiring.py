@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from sid_flows.embedding_sections import FUSED, EmbedSection
 from sid_flows.recipe import Recipe
+from sid_flows.tokenizing_sections import UsersSection
 from sid_pipelines import (
     assign,
     clean,
@@ -21,12 +22,15 @@ from sid_pipelines import (
     gates,
     ingest,
     pairs,
+    pieces,
     sequences,
     split,
     text,
     tokenize,
+    users,
 )
 from sid_pipelines.stage import Stage
+from sid_tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,55 @@ def steps(recipe: Recipe) -> Iterator[Step]:
     if recipe.fuse:
         inputs = {f"embed:{name}": f"embed {name}" for name in recipe.fused}
         yield Step("fuse", fuse.STAGE, {"split": "split", "pairs": "pairs", **inputs})
-    vectors = {"vectors": "fuse" if recipe.tokenized == FUSED else f"embed {recipe.tokenized}"}
-    yield Step("tokenize", tokenize.STAGE, _own(tokenize.STAGE) | vectors)
-    yield Step("collisions", collisions.STAGE, _own(collisions.STAGE) | vectors)
+    yield Step("tokenize", tokenize.STAGE, _own(tokenize.STAGE) | coded(recipe))
+    yield from identified_steps(recipe)
     made = [f"embed {one.name}" for one in recipe.embed] + (["fuse"] if recipe.fuse else [])
-    yield Step("gates", gates.STAGE, _own(gates.STAGE) | {label: label for label in made})
+    yield Step("gates", gates.STAGE, _own(gates.STAGE) | judged(recipe) | {label: label for label in made})
+
+
+def coded(recipe: Recipe) -> dict[str, str]:
+    """Give what the recipe's scheme reads beside the splits, by role."""
+    inputs = recipe.tokenize.made.needs
+    found = {"vectors": label_of(recipe.tokenized)}
+    if not issubclass(recipe.tokenize.scheme, Tokenizer) or set(inputs) - {"vectors"}:
+        found["clean"] = "clean"  # ids at least
+    if "texts" in inputs:
+        found["text"] = "text"
+    if recipe.behaviour:
+        found["cf"] = f"embed {recipe.behaviour}"
+    return found
+
+
+def label_of(embedding: str) -> str:
+    """Give the label of the stage that makes an embedding."""
+    return "fuse" if embedding == FUSED else f"embed {embedding}"
+
+
+def identified_steps(recipe: Recipe) -> Iterator[Step]:
+    """Give the steps that make IDs of what `tokenize` made, and what is made of IDs."""
+    vectors = {role: label for role, label in coded(recipe).items() if role in ("vectors", "cf")}
+    yield Step("collisions", collisions.STAGE, _own(collisions.STAGE) | vectors)
+    for name in recipe.tokenize.each:
+        vectors = {"vectors": label_of(name)}
+        own = {"tokenize": f"tokenize {name}"}
+        yield Step(own["tokenize"], tokenize.STAGE, _own(tokenize.STAGE) | vectors)
+        yield Step(f"collisions {name}", collisions.STAGE, _own(collisions.STAGE) | own | vectors)
+    if recipe.pieces:
+        yield _plain(pieces.STAGE)
+    if recipe.users:
+        yield _users(recipe.users, recipe)
+
+
+def _users(section: UsersSection, recipe: Recipe) -> Step:
+    vectors = {"vectors": label_of(section.vectors or recipe.tokenized)}
+    return Step("users", users.STAGE, _own(users.STAGE) | vectors)
+
+
+def judged(recipe: Recipe) -> dict[str, str]:
+    """Give what only some releases have and gates look at, by role."""
+    named = [f"{role} {name}" for name in recipe.tokenize.each for role in ("tokenize", "collisions")]
+    further = [role for role in ("pieces", "users") if getattr(recipe, role)]
+    return {role: role for role in (*named, *further)}
 
 
 def append_steps(recipe: Recipe, *, with_earlier: bool) -> Iterator[Step]:
@@ -95,12 +143,35 @@ def append_steps(recipe: Recipe, *, with_earlier: bool) -> Iterator[Step]:
         inputs = {f"embed:{name}": f"embed {name}" for name in recipe.fused}
         yield Step("fuse", fuse.STAGE, {"split": "extend", "pairs": "pairs", **inputs, **base})
         made.append("fuse")
-    vectors = {"vectors": "fuse" if recipe.tokenized == FUSED else f"embed {recipe.tokenized}"}
-    assigned = {"tokenize": "assign", "collisions": "assign"}
-    yield Step(
-        "assign", assign.STAGE, _own(assign.STAGE) | extended | vectors, fills=("tokenize", "collisions")
-    )
-    yield Step("gates", gates.STAGE, _own(gates.STAGE) | extended | assigned | {m: m for m in made} | base)
+    yield from _assigning(recipe, extended)
+    # What `tokenize` and `collisions` filled, `assign` fills now.
+    assigned = {f"{role}{of}": f"assign{of}" for of in _each(recipe) for role in ("tokenize", "collisions")}
+    now = {**extended, **assigned}
+    if recipe.pieces:
+        yield _going_on(_plain(pieces.STAGE), now)
+    if recipe.users:
+        yield _going_on(_users(recipe.users, recipe), now)
+    roles = _own(gates.STAGE) | judged(recipe) | now | {label: label for label in made}
+    yield Step("gates", gates.STAGE, roles | base)
+
+
+def _assigning(recipe: Recipe, extended: dict[str, str]) -> Iterator[Step]:
+    """Give the steps that make IDs of new items: of the release's scheme, and of each embedding apart."""
+    for of in _each(recipe):
+        inputs = coded(recipe) if not of else {"vectors": label_of(of.strip())}
+        fills = (f"tokenize{of}", f"collisions{of}")
+        yield Step(f"assign{of}", assign.STAGE, _own(assign.STAGE) | inputs | extended, fills=fills)
+
+
+def _each(recipe: Recipe) -> list[str]:
+    """Give what labels of steps that make IDs end with: nothing, and a blank and a name for each further."""
+    return ["", *(f" {name}" for name in recipe.tokenize.each)]
+
+
+def _going_on(step: Step, filled: Mapping[str, str]) -> Step:
+    """Give a step that goes on from the base, its roles filled as an append does."""
+    now = {role: filled.get(role, label) for role, label in step.inputs.items()}
+    return replace(step, inputs={**now, "base": "base"})
 
 
 def _embedding(recipe: Recipe, one: EmbedSection) -> Iterator[Step]:

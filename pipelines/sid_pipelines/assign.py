@@ -1,9 +1,10 @@
-"""Assign: SIDs for new items by a release's frozen codebooks, in the place of tokenize and collisions.
+"""Assign: IDs for new items by what a release has frozen, in the place of tokenize and collisions.
 
-    release, vectors -> sids, sid_to_items, delta_sids, delta_sid_to_items
+    release, vectors -> sids, sid_to_items, delta_sids, delta_sid_to_items,
+                        soft_sids, docids, item_paths, vectors_<name> where the release has them
 
-Published SIDs stand as they are, in the very files of the base; new items are settled around them by the same
-policy. drift.py says whether the codebooks still fit what arrives.
+Published IDs stand as they are, in the very files of the base; settled.py has how new ones come around them.
+drift.py says whether the codebooks still fit what arrives. Roles are those of tokenize.py, and `base`.
 """
 
 from collections.abc import Mapping
@@ -11,12 +12,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from sid_pipelines.based import base_rows
+from sid_pipelines.based import write_grown
+from sid_pipelines.catalogue import catalogue_of
 from sid_pipelines.collisions import (
     policy_facts,
     sids_table,
@@ -25,209 +29,157 @@ from sid_pipelines.collisions import (
     write_for_appends,
     write_for_decoding,
 )
-from sid_pipelines.drift import Limits, occupancy_drift, pressure, reasons
+from sid_pipelines.contents import TABLES, VECTORS
+from sid_pipelines.drift import Limits, drift_of, reasons
+from sid_pipelines.identified import identify, write_beside
 from sid_pipelines.quality import judge
+from sid_pipelines.settled import Published, Settled, settled_codes, settled_ids, settled_nothing
+from sid_pipelines.soft import write_soft
 from sid_pipelines.stage import Outcome, Stage, Work, count
 from sid_pipelines.tokenize import train_popularity
-from sid_pipelines.vectors import StoredVectors
-from sid_schemas import DataError, GateRefusedError
-from sid_schemas.tables import DELTA_SID_TO_ITEMS, DELTA_SIDS, SID_TO_ITEMS, SIDS
-from sid_tokenizers import Tokenizer, Vocabulary, load, resolve
-from sid_tokenizers.base import Codes
-from sid_tokenizers.collisions import Policy, Resolution, group_sizes, policy_named
-from sid_tokenizers.metrics import ReconstructionTotal
+from sid_pipelines.vectors import Stored, StoredVectors, coded_vectors
+from sid_schemas import GateRefusedError
+from sid_schemas.tables import DELTA_SID_TO_ITEMS, DELTA_SIDS, DOCIDS, named_sids, table_named
+from sid_tokenizers import Continuous, Indexer, Tokenizer, load
+from sid_tokenizers.collisions import Policy, policy_named
+from sid_tokenizers.scheme import Scheme
 from sid_warehouse import files, parquet
-from sid_warehouse.arrays import matrix, padded_matrix
-from sid_warehouse.believed import believed
 from sid_warehouse.db import connect
-from sid_warehouse.stages import StageOutput
 
 JUDGED = 200  # new items whose neighbours are looked at
 FITTED = ("tokenizer.json", "tokenizer.safetensors", "fit.json")
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class AssignParams:
     """What assign depends on beside the base: the policy, as the base declares it, and what drift may be.
 
-    drift: "warn" only recommends retraining, "fail" refuses to publish.
+    drift: "warn" only recommends retraining, "fail" refuses to publish. name: of the embedding, where several
+    are tokenized each on its own; tables are then `sids_<name>`.
     """
 
     policy: str
     params: Mapping[str, Any]
     drift: str = "warn"
     limits: Limits = field(default_factory=Limits)
+    name: str = ""
 
-
-@dataclass(frozen=True)
-class Published:
-    """The SIDs of a release. codes: (n, L); sids: (n, W), -1 where there is no digit; slots, keys: (n,)."""
-
-    codes: Codes
-    sids: Codes
-    slots: npt.NDArray[np.int32]
-    keys: pa.ChunkedArray
-    offsets: tuple[int, ...]
-
-    @classmethod
-    def of(cls, base: StageOutput) -> "Published":
-        """Read them."""
-        vocabulary = Vocabulary.load(base.folder / "vocabulary.json")
-        table = base.read("sids", ["codes", "sid", "slot", "sid_key"])
-        return cls(
-            matrix(table["codes"]).astype(np.int32, copy=False),
-            padded_matrix(table["sid"], len(vocabulary.levels), -1),
-            table["slot"].to_numpy(),
-            table["sid_key"],
-            vocabulary.offsets,
-        )
+    @property
+    def made(self) -> Policy:
+        """Give the policy with its parameters."""
+        return policy_named(self.policy, self.params)
 
 
 def run(work: Work) -> Outcome:
-    """Write the SIDs of all items, and beside them what is new; `tokenizer/` and the trie too."""
+    """Write the IDs of all items, and beside them what is new; `tokenizer/` and the trie too."""
     params: AssignParams = work.params
-    base, first = work.inputs["base"], base_rows(work, "sids")
-    vectors = StoredVectors.of(work.inputs["vectors"])
-    tokenizer = load(base.folder / "tokenizer")
-    policy = policy_named(params.policy, params.params)
-    published = Published.of(base)
-    total = ReconstructionTotal()
-    codes = _encode(work, tokenizer, vectors, first, total)
+    published = Published.of(work.inputs["base"], params.name)
+    scheme, first = load(published.folder / "tokenizer"), len(published)
+    embedded = work.inputs["vectors"]
+    items = embedded.read(embedded.facts["name"], ["item_index", "item_id"]).slice(first)
     with connect(spill=work.out.spill, memory=work.resources.duckdb) as connection:
-        popularity = None
-        if "popularity" in policy.needs:
-            popularity = train_popularity(connection, work.inputs["split"], first + len(codes))
-        joined = _joined_alone(published, codes, policy)
-        done = _settle(base, tokenizer, policy, published, codes, joined, vectors, popularity)
-        drift = _drift(work, published, codes, total)
-        why = reasons(drift, params.limits)
-        if why and params.drift == "fail":
-            raise GateRefusedError(
-                f"assign: {'; '.join(why)}; nothing was published. Train codebooks anew with "
-                "`sidmill retokenize`, or let it pass with [append] drift = 'warn'"
-            )
-        sids = np.concatenate([published.sids, done.sids])
+        new, beside = _settled(work, connection, scheme, published, items)
+        drift = _drift(work, scheme, published, new)
+        codes, sids = new.all_codes(published), new.all_sids(published)
+        fitted = np.arange(len(sids)) < first
         quality = judge(
-            sids if tokenizer.traits.ordered else sids[:, : codes.shape[1]],
-            vectors,
-            np.arange(len(sids)) < first,
+            sids if scheme.traits.ordered else sids[:, : codes.shape[1]],
+            StoredVectors.of(embedded),
+            fitted,
             connection,
             work.inputs["split"],
             work.inputs["sequences"].parts("items"),
-            ordered=tokenizer.traits.ordered,
-            queries=_judged(first, len(codes)),
+            ordered=scheme.traits.ordered,
+            queries=_judged(first, len(items)),
         )
-    grown = _write(work, base, published, codes, done, sids)
-    _take_over(base.folder, work.out.folder)
-    write_for_appends(work, params.policy, params.params, done)
+    _write(work, items, published, new)
+    _take_over(published.folder, work.out.folder)
+    write_for_appends(work, params.policy, params.params, new.done)
+    moved = int(new.done.moved.sum())
     facts = {
-        **policy_facts(policy),
-        "moved": int(done.moved.sum()) + base.facts["collisions"]["moved"],
-        "duplicate_vectors": base.facts["collisions"]["duplicate_vectors"] + done.duplicates,
-        **usage(np.concatenate([published.codes, codes]), sids, np.arange(len(sids)) < first, done.levels),
+        **policy_facts(params.made, scheme, new.vocabulary),
+        "moved": moved + published.resolved["moved"],
+        "duplicate_vectors": published.resolved["duplicate_vectors"] + new.done.duplicates,
+        **usage(codes, sids, fitted, new.done.levels),
         "reconstruction": None,
-        "reconstruction_fit": base.facts["collisions"]["reconstruction_fit"],
+        "reconstruction_fit": published.resolved["reconstruction_fit"],
         **quality,
-        "added": len(codes),
-        "vocabulary_grew": grown,
-        "joined_alone": joined,
-        "drift": {**drift, "limits": asdict(params.limits), "retrain": why},
+        "added": len(items),
+        "vocabulary_grew": len(new.vocabulary) - len(published.vocabulary),
+        "joined_alone": new.joined,
+        "drift": drift,
     }
-    moved = int(done.moved.sum())
-    advice = "; retraining is recommended" if why else ""
-    roles = {"tokenize": base.facts["tokenizer"], "collisions": facts}
+    advice = "; retraining is recommended" if drift["retrain"] else ""
+    of = f" {params.name}" if params.name else ""
+    roles = {f"tokenize{of}": {**published.tokenized, **beside}, f"collisions{of}": facts}
     return Outcome(
-        {"roles": roles}, f"{count(len(codes), 'new SID')}, {moved} moved by {params.policy}{advice}"
+        {"roles": roles}, f"{count(len(items), 'new SID')}, {moved} moved by {params.policy}{advice}"
     )
 
 
-def _encode(
-    work: Work, tokenizer: Tokenizer, vectors: StoredVectors, first: int, total: ReconstructionTotal
-) -> Codes:
-    """Give the codes of the items from `first` on: (n, L)."""
-    n, step = len(vectors), 65_536
-    codes = np.empty((n - first, len(tokenizer.levels)), dtype=np.int32)
-    for start in range(first, n, step):
-        rows = np.arange(start, min(start + step, n))
-        X = vectors.rows(rows)
-        made = codes[rows - first] = tokenizer.encode(X)
-        if tokenizer.reconstructs:
-            total.add(X, tokenizer.decode(made))
-        work.progress(int(rows[-1]) + 1 - first, n - first)
-    return codes
+def _settled(
+    work: Work, connection: duckdb.DuckDBPyConnection, scheme: Scheme, published: Published, items: pa.Table
+) -> tuple[Settled, dict[str, Any]]:
+    """Give new items their IDs, write what stands beside these, and give the facts that it changes."""
+    if not len(items):
+        _link_beside(work)
+        return settled_nothing(published), {}
+    vectors, policy = coded_vectors(work.inputs, stacked=scheme.traits.stacked), work.params.made
+    if isinstance(scheme, Tokenizer):
+        popularity = None
+        if "popularity" in policy.needs:
+            popularity = train_popularity(connection, work.inputs["split"], len(vectors))
+        new = settled_codes(published, scheme, policy, vectors, popularity, work.progress)
+        _write_beside_codes(work, scheme, vectors, items, published, new)
+        return new, {}
+    assert isinstance(scheme, Indexer | Continuous)
+    about = catalogue_of(work, scheme.needs)
+    X = vectors.rows(items["item_index"].to_numpy().astype(np.int64))
+    found = identify(scheme, X, about, taken=published.sids)
+    return settled_ids(published, found), write_beside(work, scheme, items, found, about)
 
 
-def _settle(
-    base: StageOutput,
-    tokenizer: Tokenizer,
-    policy: Policy,
-    published: Published,
-    codes: Codes,
-    joined: int,
-    vectors: StoredVectors,
-    popularity: npt.NDArray[np.int64] | None,
-) -> Resolution:
-    from safetensors.numpy import load_file
-
-    first = len(published.codes)
-    with believed(base.folder):
-        state = load_file(base.folder / "collisions" / "state.safetensors")
-    if not len(codes):
-        levels = Vocabulary.load(base.folder / "vocabulary.json").levels
-        empty = np.empty(0, dtype=np.int32)
-        nothing = np.empty((0, len(levels)), dtype=np.int32)
-        return Resolution(nothing, empty, empty.astype(bool), empty, levels, state, 0)
-    if joined and policy.length == "L or L+1":
-        raise DataError(
-            f"assign: {count(joined, 'published SID')} without a suffix would begin those of new items with "
-            f"the same codes, and {policy.name} may not give published items one. Build anew with "
-            "[collisions] policy = 'suffix' or 'next-nearest', which take new items, or `sidmill retokenize`"
-        )
-    done = resolve(
-        codes,
-        lambda rows: vectors.rows(rows + first),
-        tokenizer,
-        policy=policy,
-        popularity=None if popularity is None else popularity[first:],
-        taken=published.sids,
-        state=state,
-    )
-    if Vocabulary(done.levels).offsets != published.offsets:
-        raise AssertionError(f"assign: token ids would move: {published.offsets} to {done.levels}")
-    return done
+def _write_beside_codes(
+    work: Work, tokenizer: Tokenizer, vectors: Stored, items: pa.Table, published: Published, new: Settled
+) -> None:
+    """Write `soft_sids` and `docids` of new items behind those of the base, where it has them."""
+    if work.params.name:
+        return
+    if soft := published.tokenized.get("soft"):
+        write_soft(work, tokenizer, vectors, soft)
+    docids = tokenizer.docids(new.done.sids, new.done.levels)
+    if docids is not None:
+        write_grown(work, DOCIDS, items.append_column("docid", pa.array(docids, pa.string())))
 
 
-def _joined_alone(published: Published, codes: Codes, policy: Policy) -> int:
-    """Give how many published items stood alone under their codes, and no longer do.
-
-    Where the last digit says "alone", as GRID's 0 does, it is no longer true of them; exports that
-    promise it must refuse.
-    """
-    if not policy.adds or not len(codes):
-        return 0
-    prefixes = published.sids[:, : codes.shape[1]]
-    _, before = group_sizes(prefixes)
-    _, after = group_sizes(np.concatenate([prefixes, codes]))
-    return int(((before == 1) & (after[: len(prefixes)] > 1)).sum())
-
-
-def _drift(work: Work, published: Published, codes: Codes, total: ReconstructionTotal) -> dict[str, Any]:
+def _link_beside(work: Work) -> None:
+    """Take over what lies beside SIDs where no item is new."""
     base = work.inputs["base"]
-    fit = files.read_json(base.folder / "tokenizer" / "fit.json")
-    found: dict[str, Any] = {
-        "items": len(codes),
-        "levels": occupancy_drift(codes, fit["occupancy"]) if len(codes) and "occupancy" in fit else [],
-        "pressure": pressure(codes, published.codes),
-        "pressure_before": base.facts["collisions"]["before"]["collided_items"] / len(published.codes),
-        "cold_user_rate": work.inputs["clean"].facts["cold_user_rate"],
-        "reconstruction": total.result(),
-        "error_ratio": None,
-    }
-    fitted = (base.facts["tokenizer"].get("reconstruction") or {}).get("fit")
-    if found["reconstruction"] and fitted and fitted["relative_error"] > 0:
-        found["error_ratio"] = found["reconstruction"]["relative_error"] / fitted["relative_error"]
-    return found
+    for table in () if work.params.name else base.manifest["rows"]:
+        if table in TABLES["tokenize"] or table.startswith(VECTORS):
+            write_grown(work, table_named(table, pq.read_schema(base.parts(table)[0])), ())
+
+
+def _drift(work: Work, scheme: Scheme, published: Published, new: Settled) -> dict[str, Any]:
+    """Give what tells of drift, and why to retrain; raises GateRefusedError where that is asked for."""
+    params: AssignParams = work.params
+    drift = drift_of(
+        new.codes,
+        published.codes,
+        files.read_json(published.folder / "tokenizer" / "fit.json").get("occupancy", []),
+        error=new.error,
+        fitted_error=(published.tokenized.get("reconstruction") or {}).get("fit"),
+        pressure_before=published.resolved["before"]["collided_items"] / len(published),
+        cold_user_rate=work.inputs["clean"].facts["cold_user_rate"],
+        codebooks=isinstance(scheme, Tokenizer),
+    )
+    why = reasons(drift, params.limits)
+    if why and params.drift == "fail":
+        raise GateRefusedError(
+            f"assign: {'; '.join(why)}; nothing was published. Train codebooks anew with "
+            "`sidmill retokenize`, or let it pass with [append] drift = 'warn'"
+        )
+    return {**drift, "limits": asdict(params.limits), "retrain": why}
 
 
 def _judged(first: int, n: int) -> npt.NDArray[np.int64]:
@@ -235,31 +187,29 @@ def _judged(first: int, n: int) -> npt.NDArray[np.int64]:
     return first + np.unique(np.linspace(0, max(n - 1, 0), min(n, JUDGED)).astype(np.int64))
 
 
-def _write(
-    work: Work, base: StageOutput, published: Published, codes: Codes, done: Resolution, sids: Codes
-) -> int:
-    """Write the four tables, the trie and the vocabulary; give by how many tokens the vocabulary grew."""
-    vocabulary = Vocabulary(done.levels)
-    embedded = work.inputs["vectors"]
-    items = embedded.read(embedded.facts["name"], ["item_index", "item_id"]).slice(len(published.codes))
-    new = sids_table(items, codes, done, vocabulary).cast(SIDS.arrow())
-    work.out.extend(SIDS, base.parts("sids"), new)
-    work.out.write(DELTA_SIDS, new)
-    keys = pa.chunked_array([*published.keys.chunks, *new["sid_key"].chunks])
-    slots = np.concatenate([published.slots, done.slots]).astype(np.int32)
+def _write(work: Work, items: pa.Table, published: Published, new: Settled) -> None:
+    """Write the SIDs and the way back, what is new of them apart, the trie and the vocabulary."""
+    params: AssignParams = work.params
+    sids_schema, back_schema = named_sids(params.name)
+    table = sids_table(items, new.codes, new.done, new.vocabulary).cast(sids_schema.arrow())
+    write_grown(work, sids_schema, table)
+    keys = pa.chunked_array([*published.keys.chunks, *table["sid_key"].chunks])
+    slots = np.concatenate([published.slots, new.done.slots]).astype(np.int32)
+    sids = new.all_sids(published)
     back = way_back(sids, slots, keys)
-    work.out.write(SID_TO_ITEMS, back)
-    touched = pc.is_in(back["sid_key"], new["sid_key"].combine_chunks())
-    work.out.write(DELTA_SID_TO_ITEMS, back.filter(touched))
-    write_for_decoding(work, sids, vocabulary)
-    return len(vocabulary) - len(Vocabulary.load(base.folder / "vocabulary.json"))
+    work.out.write(back_schema, back)
+    if not params.name:
+        work.out.write(DELTA_SIDS, table)
+        touched = pc.is_in(back["sid_key"], table["sid_key"].combine_chunks())
+        work.out.write(DELTA_SID_TO_ITEMS, back.filter(touched))
+    write_for_decoding(work, sids, new.vocabulary)
 
 
-def _take_over(base: Path, out: Path) -> None:
-    """Take the fitted tokenizer over, file by file."""
+def _take_over(fitted: Path, out: Path) -> None:
+    """Take the fitted scheme over, file by file."""
     (out / "tokenizer").mkdir()
     for name in FITTED:
-        parquet.link(base / "tokenizer" / name, out / "tokenizer" / name)
+        parquet.link(fitted / "tokenizer" / name, out / "tokenizer" / name)
 
 
-STAGE = Stage("assign", revision=1, parents=("base", "clean", "split", "sequences"), run=run)
+STAGE = Stage("assign", revision=2, parents=("base", "clean", "split", "sequences"), run=run)

@@ -4,10 +4,11 @@ Such a stage has the role `base`. It makes what is new and takes everything else
 that are published stay as they are, to the byte where a table only grows at its end.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from sid_pipelines.stage import Work
 from sid_schemas import Table
@@ -20,6 +21,12 @@ def base_rows(work: Work, table: str) -> int:
     """Give how many rows of a table are published already; 0 where nothing is gone on from."""
     base = work.inputs.get("base")
     return int(base.manifest["rows"].get(table, 0)) if base else 0
+
+
+def write_grown(work: Work, table: Table, rows: pa.Table | Iterable[pa.RecordBatch]) -> int:
+    """Write a table, behind the base's parts where there is a base; give the number of all its rows."""
+    base = work.inputs.get("base")
+    return work.out.extend(table, base.parts(table.name), rows) if base else work.out.write(table, rows)
 
 
 def view_items(connection: duckdb.DuckDBPyConnection, work: Work) -> None:

@@ -16,10 +16,12 @@ from sid_pipelines import (
     gates,
     ingest,
     pairs,
+    pieces,
     sequences,
     split,
     text,
     tokenize,
+    users,
 )
 from sid_pipelines.stage import Stage
 
@@ -36,6 +38,8 @@ CHAIN: tuple[Stage, ...] = (
     fuse.STAGE,
     tokenize.STAGE,
     collisions.STAGE,
+    pieces.STAGE,
+    users.STAGE,
     gates.STAGE,
 )
 PUBLISH = "publish"  # the last step; its output is a release, not a stage folder

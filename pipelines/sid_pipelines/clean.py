@@ -338,4 +338,4 @@ def _dense(alive: Mask) -> Indexes:
     return np.where(alive, np.cumsum(alive) - 1, -1).astype(np.int32)
 
 
-STAGE = Stage("clean", revision=5, parents=("ingest",), run=run)
+STAGE = Stage("clean", revision=6, parents=("ingest",), run=run)

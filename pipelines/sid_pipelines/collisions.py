@@ -8,72 +8,107 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from sid_pipelines.identified import vocabulary_of
 from sid_pipelines.quality import judge
 from sid_pipelines.stage import Outcome, Stage, Work, count
 from sid_pipelines.tokenize import train_popularity
-from sid_pipelines.vectors import ROWS, StoredVectors
-from sid_schemas.tables import SID_TO_ITEMS, SIDS
-from sid_tokenizers import Tokenizer, Trie, Vocabulary, load, resolve
+from sid_pipelines.vectors import ROWS, Stored, StoredVectors, coded_vectors
+from sid_schemas.tables import DOCIDS, named_sids
+from sid_tokenizers import Continuous, Indexer, Tokenizer, Trie, Vocabulary, load, resolve
 from sid_tokenizers.base import Codes
 from sid_tokenizers.collisions import Resolution, policy_named
 from sid_tokenizers.collisions.base import Policy
 from sid_tokenizers.metrics import ReconstructionTotal, collision_metrics, per_level
+from sid_tokenizers.scheme import Scheme
 from sid_tokenizers.vocabulary import sid_key
 from sid_warehouse import files
-from sid_warehouse.arrays import codes_column, matrix
+from sid_warehouse.arrays import codes_column, matrix, padded_matrix
 from sid_warehouse.db import connect
 from sid_warehouse.stages import StageOutput
 
 
 @dataclass(frozen=True)
 class CollisionParams:
-    """What collisions depends on: the policy and its own parameters."""
+    """What collisions depends on: the policy and its own parameters.
+
+    name: of the embedding, where several are tokenized each on its own; tables are then `sids_<name>`.
+    """
 
     policy: str
     params: Mapping[str, Any]
+    name: str = ""
 
 
 def run(work: Work) -> Outcome:
-    """Write `sids`, `sid_to_items`, `trie.safetensors`, `vocabulary.json` and what an append will need."""
+    """Write `sids`, `sid_to_items`, `trie.safetensors`, `vocabulary.json` and what an append will need.
+
+    The IDs of a scheme that gives every item one of its own stay as they are.
+    """
     params: CollisionParams = work.params
     coded = work.inputs["tokenize"]
     table = coded.read("codes")
-    codes = matrix(table["codes"]).astype(np.int32, copy=False)
     fitted = table["fitted"].to_numpy()
-    vectors = StoredVectors.of(work.inputs["vectors"])
-    tokenizer = load(coded.folder / "tokenizer")
+    scheme = load(coded.folder / "tokenizer")
     policy = policy_named(params.policy, params.params)
     with connect(spill=work.out.spill, memory=work.resources.duckdb) as connection:
-        popularity = train_popularity(connection, work.inputs["split"], len(codes))
-        # Rows are items in byte order of their ids, so that ties need no further rule.
-        done = resolve(codes, vectors.rows, tokenizer, policy=policy, popularity=popularity)
+        if isinstance(scheme, Tokenizer):
+            codes = matrix(table["codes"]).astype(np.int32, copy=False)
+            vectors = coded_vectors(work.inputs, stacked=scheme.traits.stacked)
+            popularity = train_popularity(connection, work.inputs["split"], len(codes))
+            # Rows are items in byte order of their ids, so that ties need no further rule.
+            done = resolve(codes, vectors.rows, scheme, policy=policy, popularity=popularity)
+            vocabulary = Vocabulary(done.levels)
+            cost = _reconstruction(scheme, vectors, done, fitted)
+        else:
+            codes, vocabulary = _identified(scheme, table)
+            done = as_they_are(codes, vocabulary, coded.facts["duplicate_vectors"])
+            cost = {"reconstruction": None, "reconstruction_fit": None}
         quality = judge(
             # Without order a digit that says nothing of likeness must not count as a code shared.
-            done.sids if tokenizer.traits.ordered else done.sids[:, : codes.shape[1]],
-            vectors,
+            done.sids if scheme.traits.ordered else done.sids[:, : codes.shape[1]],
+            StoredVectors.of(work.inputs["vectors"]),
             fitted,
             connection,
             work.inputs["split"],
             _categories(work.inputs["clean"]),
-            ordered=tokenizer.traits.ordered,
+            ordered=scheme.traits.ordered,
         )
-    vocabulary = Vocabulary(done.levels)
+    sids_schema, back_schema = named_sids(params.name)
     sids = sids_table(table, codes, done, vocabulary)
-    work.out.write(SIDS, sids)
-    work.out.write(SID_TO_ITEMS, way_back(done.sids, done.slots, sids["sid_key"]))
+    work.out.write(sids_schema, sids)
+    work.out.write(back_schema, way_back(done.sids, done.slots, sids["sid_key"]))
+    docids = scheme.docids(done.sids, done.levels) if isinstance(scheme, Tokenizer) else None
+    if docids is not None and not params.name:
+        named = table.select(["item_index", "item_id"]).append_column("docid", pa.array(docids, pa.string()))
+        work.out.write(DOCIDS, named)
     write_for_decoding(work, done.sids, vocabulary)
     write_for_appends(work, params.policy, params.params, done)
     facts: dict[str, Any] = {
-        **policy_facts(policy),
+        **policy_facts(policy, scheme, vocabulary),
         "moved": int(done.moved.sum()),
         "duplicate_vectors": done.duplicates,
         **usage(codes, done.sids, fitted, done.levels),
-        **_reconstruction(tokenizer, vectors, done, fitted),
+        **cost,
         **quality,
     }
     moved, left = facts["moved"], count(facts["after"]["collided_items"], "collision")
     return Outcome(facts, f"{count(len(codes), 'SID')}, {moved} moved by {params.policy}, {left} left")
+
+
+def _identified(scheme: Scheme, table: pa.Table) -> tuple[Codes, Vocabulary]:
+    """Give the IDs of a scheme that leaves nothing to resolve, and the vocabulary they are in."""
+    assert isinstance(scheme, Indexer | Continuous)
+    longest = int(pc.max(pc.list_value_length(table["codes"])).as_py())
+    codes = padded_matrix(table["codes"], longest, -1)
+    return codes, vocabulary_of(scheme, codes)
+
+
+def as_they_are(codes: Codes, vocabulary: Vocabulary, duplicates: int) -> Resolution:
+    """Give IDs of which each is one item's as what came of resolving them."""
+    none = np.zeros(len(codes), dtype=np.int32)
+    return Resolution(codes, none, none.astype(bool), None, vocabulary.sizes, {}, duplicates)
 
 
 def _categories(clean: StageOutput) -> list[Path]:
@@ -81,13 +116,13 @@ def _categories(clean: StageOutput) -> list[Path]:
     return clean.parts("items" if clean.folder.joinpath("items").exists() else "items_clean")
 
 
-def policy_facts(policy: Policy) -> dict[str, Any]:
-    """Give what a policy is and promises."""
+def policy_facts(policy: Policy, scheme: Scheme, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Give what a policy is, and what IDs of a scheme are under it."""
     return {
         "policy": policy.name,
         "params": files.as_json(asdict(policy)),
-        "unique": policy.unique,
-        "length": policy.length,
+        "unique": policy.unique or scheme.traits.unique,
+        "length": "varies" if vocabulary.places else policy.length,
         "capacity": getattr(policy, "capacity", None),
     }
 
@@ -105,7 +140,7 @@ def usage(codes: Codes, sids: Codes, fitted: npt.NDArray[np.bool_], levels: Sequ
 
 
 def _reconstruction(
-    tokenizer: Tokenizer, vectors: StoredVectors, done: Resolution, fitted: npt.NDArray[np.bool_]
+    tokenizer: Tokenizer, vectors: Stored, done: Resolution, fitted: npt.NDArray[np.bool_]
 ) -> dict[str, dict[str, float] | None]:
     """Give the error of the final codes, over all items and those fitted on: what resolution cost."""
     length, all_items, fit = len(tokenizer.levels), ReconstructionTotal(), ReconstructionTotal()
@@ -142,7 +177,7 @@ def sids_table(items: pa.Table, codes: Codes, done: Resolution, vocabulary: Voca
     keys, tokens = [], []
     for start in range(0, len(codes), ROWS):
         for row in done.sids[start : start + ROWS].tolist():
-            sid = row if row[-1] >= 0 else row[:-1]
+            sid = row if row[-1] >= 0 else [code for code in row if code >= 0]
             keys.append(sid_key(sid))
             tokens.append(vocabulary.tokens(sid))
     n = len(codes)
@@ -180,4 +215,4 @@ def way_back(sids: Codes, slots: npt.NDArray[np.int32], keys: pa.ChunkedArray) -
     )
 
 
-STAGE = Stage("collisions", revision=5, parents=("clean", "split", "tokenize"), run=run)
+STAGE = Stage("collisions", revision=6, parents=("clean", "split", "tokenize"), run=run)

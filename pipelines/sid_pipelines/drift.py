@@ -38,6 +38,37 @@ class Limits:
     max_cold_users: float | None = None
 
 
+def drift_of(
+    codes: Codes,
+    published: Codes,
+    occupancy: Sequence[Sequence[int]],
+    *,
+    error: Mapping[str, float] | None,
+    fitted_error: Mapping[str, float] | None,
+    pressure_before: float,
+    cold_user_rate: float | None,
+    codebooks: bool,
+) -> dict[str, Any]:
+    """Give what tells of drift, None where a number means nothing.
+
+    codes: of new items; published: of those before. occupancy: see `occupancy_drift`. error, fitted_error: of
+    reconstruction. pressure_before: share of published items whose codes another had. codebooks: False where
+    the scheme has none, so that no two items have the same codes.
+    """
+    ratio = None
+    if error and fitted_error and fitted_error["relative_error"] > 0:
+        ratio = error["relative_error"] / fitted_error["relative_error"]
+    return {
+        "items": len(codes),
+        "levels": occupancy_drift(codes, occupancy) if codebooks and len(codes) else [],
+        "pressure": pressure(codes, published) if codebooks else None,
+        "pressure_before": pressure_before if codebooks else None,
+        "cold_user_rate": cold_user_rate,
+        "reconstruction": error,
+        "error_ratio": ratio,
+    }
+
+
 def occupancy_drift(codes: Codes, reference: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
     """Give PSI and KL divergence (nats, new from fitted) of each level, and the PSI that chance gives.
 

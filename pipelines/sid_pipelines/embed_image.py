@@ -192,4 +192,4 @@ def _blocks(items: int) -> Iterator[Rows]:
         yield np.arange(start, min(start + ROWS, items))
 
 
-STAGE = Stage("embed_image", revision=2, parents=("clean",), run=run, needs=needs_of)
+STAGE = Stage("embed_image", revision=3, parents=("clean",), run=run, needs=needs_of)

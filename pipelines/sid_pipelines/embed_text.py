@@ -116,6 +116,8 @@ def run(work: Work) -> Outcome:
     }
     if params.missing == "mean":
         facts["fit_scope"] += MEAN
+    if "enriched" in work.inputs["text"].facts:
+        facts["enriched"] = work.inputs["text"].facts["enriched"]
     return Outcome(facts, _summary(facts))
 
 
@@ -289,4 +291,4 @@ def _blocks(
         yield block, present
 
 
-STAGE = Stage("embed_text", revision=2, parents=("text",), run=run, needs=needs_of)
+STAGE = Stage("embed_text", revision=3, parents=("text",), run=run, needs=needs_of)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sid_pipelines.based import base_rows
+from sid_pipelines.catalogue import train_events
 from sid_pipelines.embedded import ROWS, write_embeddings
 from sid_pipelines.fusion import MAIN, Fitted, Fusion, Modality, fusion_named, load_fusion
 from sid_pipelines.fusion.inputs import Mask, Rows, any_there
@@ -56,7 +57,8 @@ def run(work: Work) -> Outcome:
     else:
         with connect(spill=work.out.spill, memory=work.resources.duckdb) as connection:
             train = train_items(connection, work.inputs["split"], n)
-        fitted = fusion.fit(inputs, train, _pairs(work, fusion))
+        events = train_events(work.inputs["split"], n) if fusion.needs_events else None
+        fitted = fusion.fit(inputs, train, _pairs(work, fusion), events)
     fitted.save(work.out.folder / "fusion")
 
     first = next(iter(outputs.values()))
@@ -135,7 +137,7 @@ def _fused(
         wanted = np.arange(start, min(start + ROWS, n))
         blocks = {name: one.vectors.rows(wanted) for name, one in inputs.items()}
         there = {name: np.asarray(block.any(axis=1)) for name, block in blocks.items()}
-        vectors, made = fitted.tables(blocks, there)[table]
+        vectors, made = fitted.tables(blocks, there, wanted)[table]
         real = any_there({name: one.present[wanted] for name, one in inputs.items()})
         if table == MAIN:
             work.progress(start + len(wanted), n)
@@ -159,4 +161,4 @@ def _coverage(present: Mapping[str, Mask]) -> dict[str, int]:
     }
 
 
-STAGE = Stage("fuse", revision=2, parents=("split",), run=run)
+STAGE = Stage("fuse", revision=3, parents=("split",), run=run)

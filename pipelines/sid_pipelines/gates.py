@@ -12,33 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
 import pyarrow.parquet as pq
 
 from sid_pipelines import placed
 from sid_pipelines.audit import Finding, breaches, finding, leak_checks
-from sid_pipelines.embedded import embeddings_of, tables_of
+from sid_pipelines.beside_promises import beside_promises, counted_beside
+from sid_pipelines.contents import VECTORS, holder, named_codes, published_tables
 from sid_pipelines.kept import base_promises, begins_with
-from sid_pipelines.promises import SidShape, same_items, sid_promises
+from sid_pipelines.promises import SidShape, counted_promises, same_items, sid_promises
 from sid_pipelines.protocols import Protocol, protocol_named
 from sid_pipelines.stage import Outcome, Stage, Work
+from sid_pipelines.user_promises import user_promises
 from sid_schemas import Check, GateRefusedError, checks_of
 from sid_schemas.suites import Verdict, judge
 from sid_schemas.tables import Table, table_named
-from sid_tokenizers import Trie
 from sid_warehouse import files, parquet
-from sid_warehouse.arrays import padded_matrix
 from sid_warehouse.db import connect, quote, view
 from sid_warehouse.stages import StageOutput
 
-PUBLISHED: Mapping[str, tuple[str, ...]] = {  # in the order of checks; those that a stage wrote
-    "ingest": ("rejects",),
-    "clean": ("users",),
-    "split": ("interactions",),
-    "sequences": ("items", "sequences", "train", "valid", "test", "impressions"),
-    "pairs": ("item_pairs",),
-    "collisions": ("sids", "sid_to_items", "delta_sids", "delta_sid_to_items"),
-}
 Measured = dict[str, dict[str, float | None]]  # by table and check
 OF_EVENTS = ("interactions", "sequences")  # beside the samples of placed.SPLITS
 LEAK = "leak_"  # how names of checks begin that [gates] leakage is about
@@ -95,19 +86,24 @@ def measured_checks(
     """
     tables, split, sequences = published_tables(outputs), outputs["split"], outputs["sequences"]
     base = outputs.get("base")
-    unchanged = [name for name in tables if base and begins_with(base, _holder(outputs, name), name)]
+    unchanged = [name for name in tables if base and begins_with(base, holder(outputs, name), name)]
     checks = [check for name, folder in tables.items() for check in checks_of(_schema(folder, name))]
-    shape = SidShape.declared(outputs["collisions"], params.max_collision_rate)
-    checks += sid_promises(shape)
+    shapes = _shapes(outputs, params.max_collision_rate)
+    for shape in shapes.values():
+        checks += [*sid_promises(shape), *same_items(shape.table)]
     checks += placed.sequence_promises()
     checks += placed.sample_promises(sequences.manifest["params"], sequences.facts["samples"])
     checks += placed.shown_promises(tables, split.facts.get("cuts"))
     checks += leak_checks(_protocol(split), split.facts)
     checks += _tie_checks(params.max_tie_rate)
-    checks += same_items("sids")
     for name in tables:
+        if name.startswith(VECTORS):
+            checks += same_items(name)
         if name.startswith("embeddings_"):
             checks += [*same_items(name), *_vector_checks(name, params)]
+    checks += beside_promises(outputs)
+    if "users" in outputs:
+        checks += user_promises(outputs["users"])
     if base:
         frozen = split.facts["rule"] != "protocol"
         checks += base_promises(base, frozen=frozen, unchanged=unchanged)
@@ -116,9 +112,20 @@ def measured_checks(
     measured = measure(connection, [check for check in checks if check.table not in known])
     for table, numbers in known.items():
         measured[table] = {one.name: numbers.get(one.name, 0.0) for one in checks if one.table == table}
-    measured["sids"]["trie_differs"] = _trie_differs(outputs["collisions"], len(shape.levels))
-    checks.append(Check("sids", "trie_differs", "", "the trie holds the SIDs", minimum=0, maximum=0))
+    for role, shape in shapes.items():
+        for check, number in counted_promises(shape, outputs[role]):
+            checks.append(check)
+            measured[shape.table][check.name] = number
+    for check, number in counted_beside(outputs):
+        checks.append(check)
+        measured[check.table][check.name] = number
     return checks, measured
+
+
+def _shapes(outputs: Mapping[str, StageOutput], max_collision_rate: float | None) -> dict[str, SidShape]:
+    """Give what each table of SIDs looks like, by the role that made it."""
+    names = {"collisions": "", **{f"collisions {name}": name for name in named_codes(outputs)}}
+    return {role: SidShape.declared(outputs[role], max_collision_rate, name) for role, name in names.items()}
 
 
 def _known(base: StageOutput | None, split: StageOutput, checks: Sequence[Check]) -> Measured:
@@ -137,27 +144,6 @@ def _known(base: StageOutput | None, split: StageOutput, checks: Sequence[Check]
                 return {}
             known[check.table][check.name] = recorded[check.table, check.name]
     return known
-
-
-def _holder(outputs: Mapping[str, StageOutput], table: str) -> StageOutput:
-    """Give the output that holds a table to be published."""
-    for stage, names in PUBLISHED.items():
-        if table in names:
-            return outputs[stage]
-    return next(one for one in embeddings_of(outputs).values() if table in tables_of(one))
-
-
-def published_tables(outputs: Mapping[str, StageOutput]) -> dict[str, Path]:
-    """Give every table that a release publishes, and the stage folder that holds it."""
-    tables = {
-        name: outputs[stage].folder
-        for stage, names in PUBLISHED.items()
-        for name in names
-        if name in outputs[stage].manifest["rows"]
-    }
-    for output in embeddings_of(outputs).values():
-        tables |= dict.fromkeys(tables_of(output), output.folder)
-    return tables
 
 
 def _view_all(
@@ -274,16 +260,6 @@ def measure(connection: duckdb.DuckDBPyConnection, checks: list[Check]) -> Measu
     return measured
 
 
-def _trie_differs(resolved: StageOutput, width: int) -> float:
-    """Give 1 where the trie is not the one that the table of SIDs makes, else 0."""
-    made = Trie.build(padded_matrix(resolved.read("sids", ["sid"])["sid"], width, -1))
-    kept = Trie.load(resolved.folder / "trie.safetensors")
-    same = all(
-        np.array_equal(getattr(made, name), getattr(kept, name)) for name in ("offsets", "codes", "items")
-    )
-    return 0.0 if same else 1.0
-
-
 def _schema(folder: Path, name: str) -> Table:
     """Give a table's schema after comparing it with the files' own, which costs no data read."""
     for part in parquet.parts(folder, name):
@@ -326,7 +302,7 @@ def summary_of(gates: StageOutput) -> list[dict[str, Any]]:
 
 STAGE = Stage(
     "gates",
-    revision=6,
+    revision=7,
     parents=("ingest", "clean", "split", "sequences", "pairs", "tokenize", "collisions"),
     run=run,
     needs=lambda params: ("great_expectations", "quality"),

@@ -317,4 +317,4 @@ def check_rejects(facts: Mapping[str, Any], max_reject_rate: float) -> None:
         )
 
 
-STAGE = Stage("ingest", revision=5, parents=(), run=run)
+STAGE = Stage("ingest", revision=6, parents=(), run=run)

@@ -6,29 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from sid_pipelines import published
+from sid_pipelines.contents import contents_of, named_codes, published_tables
 from sid_pipelines.embedded import embeddings_of
-from sid_pipelines.gates import published_tables, summary_of
+from sid_pipelines.gates import summary_of
 from sid_pipelines.release_page import page
 from sid_warehouse import catalog, files, parquet, releases
 from sid_warehouse.diff import Side, compare
 from sid_warehouse.reader import Release
 from sid_warehouse.stages import StageOutput
 
-REVISION = 5
+REVISION = 6
+FURTHER = ("churn", "pieces", "users")  # what not every release has
 COMPARED = 2_000_000  # events, up to which the report has what changed since the base
 Changes = Mapping[str, Any] | None
 Render = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, StageOutput], Changes], str]
-EXTRA_FILES: Mapping[str, tuple[str, ...]] = {
-    "sequences": ("sequences.arrow", "train.arrow", "valid.arrow", "test.arrow"),
-    "collisions": (
-        "trie.safetensors",
-        "vocabulary.json",
-        "collisions/policy.json",
-        "collisions/state.safetensors",
-    ),
-    "tokenize": ("tokenizer/tokenizer.json", "tokenizer/tokenizer.safetensors", "tokenizer/fit.json"),
-    "gates": ("gates.json",),
-}
 
 
 def fingerprint(keys: Mapping[str, str]) -> str:
@@ -57,18 +48,8 @@ def publish(
     `catalog.refresh`. Publishing the same outputs again publishes nothing; the release that has them is
     given.
     """
-    tables = published_tables(outputs)
-    contents = {
-        part.relative_to(folder).as_posix(): part
-        for name, folder in tables.items()
-        for part in parquet.parts(folder, name)
-    }
-    for stage, names in EXTRA_FILES.items():
-        contents |= {name: outputs[stage].folder / name for name in names}
+    tables, contents = published_tables(outputs), contents_of(outputs)
     embedded = embeddings_of(outputs)
-    for output in embedded.values():  # fitted transforms and the like
-        kept = (name for name in output.manifest["files"] if not name.endswith(".parquet"))
-        contents |= {name: output.folder / name for name in kept}
     hashes = {
         output.folder / name: entry["sha256"]
         for output in outputs.values()
@@ -96,9 +77,7 @@ def publish(
     with files.writing(warehouse) as scratch:
         metrics = gather_metrics(outputs)
         files.write_json(scratch / "metrics.json", metrics)
-        changes = (
-            compare(Side.of(Release(base.folder)), Side(record, metrics, tables, expected)) if base else None
-        )
+        changes = _changes(base, Side(record, metrics, tables, expected)) if base else None
         pages = {
             "report.html": render(record, metrics, outputs, changes),
             "release.md": page(record, metrics),
@@ -152,7 +131,19 @@ def gather_metrics(outputs: Mapping[str, StageOutput]) -> dict[str, Any]:
         "collisions": resolved,
         "audit": outputs["gates"].facts["findings"],
         "published_statistics": published.compare(outputs),
-        **({"churn": outputs["churn"].facts} if "churn" in outputs else {}),
+        **{role: outputs[role].facts for role in FURTHER if role in outputs},
+        **({"sids": _by_name(outputs)} if named_codes(outputs) else {}),
+    }
+
+
+def _by_name(outputs: Mapping[str, StageOutput]) -> dict[str, Any]:
+    """Give the facts of embeddings that are tokenized each on its own, by their names."""
+    return {
+        name: {
+            "tokenizer": outputs[f"tokenize {name}"].facts,
+            "collisions": outputs[f"collisions {name}"].facts,
+        }
+        for name in named_codes(outputs)
     }
 
 

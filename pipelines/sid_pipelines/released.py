@@ -32,7 +32,7 @@ def as_role(output: StageOutput, role: str) -> StageOutput:
 
 
 def outputs_of(folder: Path) -> dict[str, StageOutput]:
-    """Give the outputs by role: those of FILLED_BY, `embed NAME` for each embedding, and `fuse`."""
+    """Give the outputs by role: FILLED_BY, what only some releases have, the embeddings, and `fuse`."""
     record = releases.read(folder)
     metrics = files.read_json(folder / "metrics.json")
     facts = {
@@ -49,6 +49,13 @@ def outputs_of(folder: Path) -> dict[str, StageOutput]:
     for role, labels in FILLED_BY.items():
         label = next(label for label in labels if label in record["stages"])
         outputs[role] = _output(folder, record, label, facts[role])
+    for role in ("pieces", "users"):
+        if role in record["stages"]:
+            outputs[role] = _output(folder, record, role, metrics[role])
+    for name, own in metrics.get("sids", {}).items():
+        for role, told in (("tokenize", "tokenizer"), ("collisions", "collisions")):
+            label = next(f"{one} {name}" for one in FILLED_BY[role] if f"{one} {name}" in record["stages"])
+            outputs[f"{role} {name}"] = _output(folder, record, label, own[told])
     for label in record["stages"]:
         if label.startswith("embed ") or label == "fuse":
             name = "fused" if label == "fuse" else label.removeprefix("embed ")

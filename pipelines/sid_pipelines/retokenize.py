@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from sid_pipelines.stage import Outcome, Stage, Work, count
-from sid_schemas.tables import CODES
+from sid_schemas.tables import CODES, SOFT_SIDS
 from sid_tokenizers import Tokenizer, load
 from sid_tokenizers.base import Codes, Labels
 from sid_tokenizers.codebooks import renamed
 from sid_tokenizers.relabel import matching
+from sid_tokenizers.scheme import Scheme
 from sid_warehouse import files
 from sid_warehouse.arrays import codes_column, matrix, padded_matrix
 from sid_warehouse.churn import churn
@@ -40,12 +41,14 @@ def relabel(work: Work) -> Outcome:
     holds under any labels, so it is taken over.
     """
     fitted, base = work.inputs["fitted"], work.inputs["base"]
-    tokenizer = load(fitted.folder / "tokenizer")
+    tokenizer = _codes_vectors(load(fitted.folder / "tokenizer"))
     labels = _labels(fitted, base, tokenizer)
     table = fitted.read("codes")
     codes = renamed(_codes(table), labels)
     place = table.column_names.index("codes")
     work.out.write(CODES, table.set_column(place, "codes", codes_column(codes)))
+    if "soft_sids" in fitted.manifest["rows"]:
+        work.out.write(SOFT_SIDS, _relabelled_soft(fitted.read("soft_sids"), labels))
     tokenizer.relabelled(labels).save(work.out.folder / "tokenizer")
     _write_reference(fitted.folder, work.out.folder, labels, base)
     return Outcome(dict(fitted.facts), _says(tokenizer, labels, base))
@@ -59,7 +62,7 @@ def measure_churn(work: Work) -> Outcome:
     """
     params: ChurnParams = work.params
     base, fitted, resolved = (work.inputs[name] for name in ("base", "fitted", "collisions"))
-    tokenizer = load(fitted.folder / "tokenizer")
+    tokenizer = _codes_vectors(load(fitted.folder / "tokenizer"))
     labels = _labels(fitted, base, tokenizer)
     levels = min(len(base.facts["collisions"]["levels"]), len(resolved.facts["levels"]))
     named = ("matched", "unmatched") if params.match else ("unmatched", "matched")
@@ -77,6 +80,12 @@ def measure_churn(work: Work) -> Outcome:
         says += "; published are the labels that the fit gave (--no-match)"
     facts = {"base": base.manifest["summary"], "published": named[0], "says": says}
     return Outcome(facts | found, summary)
+
+
+def _codes_vectors(scheme: Scheme) -> Tokenizer:
+    """Give the scheme, which the plan has seen to be one whose codes may have other labels."""
+    assert isinstance(scheme, Tokenizer)
+    return scheme
 
 
 def _labels(fitted: StageOutput, base: StageOutput, tokenizer: Tokenizer) -> list[Labels]:
@@ -98,6 +107,15 @@ def _codes(table: pa.Table) -> Codes:
     return matrix(table["codes"]).astype(np.int32, copy=False)
 
 
+def _relabelled_soft(table: pa.Table, labels: Sequence[Labels]) -> pa.Table:
+    """Give soft codes, row by row of one level, under the new labels."""
+    codes, levels = _codes(table).copy(), table["level"].to_numpy()
+    for level, new in enumerate(labels):
+        own = levels == level + 1
+        codes[own] = new[codes[own]]
+    return table.set_column(table.column_names.index("codes"), "codes", codes_column(codes))
+
+
 def _renamed_sids(resolved: StageOutput, labels: Sequence[Labels]) -> pa.Table:
     table = resolved.read("sids", ["item_id", "sid"])
     sids = padded_matrix(table["sid"], len(resolved.facts["levels"]), -1)
@@ -115,5 +133,5 @@ def _write_reference(source: Path, target: Path, labels: Sequence[Labels], base:
     files.write_json(target / "tokenizer" / "fit.json", record)
 
 
-RELABEL = Stage("relabel", revision=1, parents=("fitted", "base"), run=relabel)
-CHURN = Stage("churn", revision=1, parents=("base", "fitted", "collisions"), run=measure_churn)
+RELABEL = Stage("relabel", revision=2, parents=("fitted", "base"), run=relabel)
+CHURN = Stage("churn", revision=2, parents=("base", "fitted", "collisions"), run=measure_churn)

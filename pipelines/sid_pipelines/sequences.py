@@ -268,4 +268,4 @@ def _last_on_same_item(chunk: Chunk) -> Rows:
     return last
 
 
-STAGE = Stage("sequences", revision=6, parents=("ingest", "clean", "split", "text"), run=run)
+STAGE = Stage("sequences", revision=7, parents=("ingest", "clean", "split", "text"), run=run)

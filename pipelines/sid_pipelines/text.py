@@ -3,6 +3,7 @@
 Shop data carries what web pages and scripts left in it: tags and entities, Python lists as text, control
 characters. `cleaned` takes these out of every field before the template is filled, unless the recipe says
 clean_text = false. Items stream through in blocks, so memory does not grow with what is written about them.
+What a language model wrote about an item is a field like others, read from a file (enriched.py).
 """
 
 import ast
@@ -10,18 +11,23 @@ import hashlib
 import html
 import re
 import string
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sid_pipelines.enriched import FIELD as ENRICHED
+from sid_pipelines.enriched import Enriched
 from sid_pipelines.stage import Outcome, Stage, Work, count
 from sid_pipelines.vector_cache import content_key
 from sid_schemas import RecipeError
 from sid_schemas.tables import TEXTS
+from sid_warehouse.db import connect
 
 FIELDS = ("title", "description", "brand", "price", "category_path", "domain")
 ALIASES = {"genres": "category_path", "categories": "category_path"}
@@ -49,10 +55,16 @@ LIST_COMMA = re.compile(r"""['"],\s*['"]""")
 
 @dataclass(frozen=True)
 class TextParams:
-    """What text depends on. clean_text: take tags, entities, list remains and control characters out."""
+    """What text depends on.
+
+    clean_text: take tags, entities, list remains and control characters out. enriched: SHA-256 of the file
+    that fills {enriched}, "" for none. enriched_path: where it lies.
+    """
 
     template: str
     clean_text: bool = True
+    enriched: str = ""
+    enriched_path: str = field(default="", metadata={"keyed": False})
 
 
 @dataclass
@@ -69,8 +81,9 @@ class _Tally:
 def run(work: Work) -> Outcome:
     """Write `texts`: the filled template of every item."""
     params: TextParams = work.params
-    tally = _Tally(0, [])
-    rows = work.out.write(TEXTS, _filled(work, parse(params.template), params.clean_text, tally))
+    tally, template = _Tally(0, []), parse(params.template)
+    with _items(work, params, _columns(template)) as (batches, said):
+        rows = work.out.write(TEXTS, _filled(batches, template, params.clean_text, tally))
     distinct = tally.distinct
     facts = {
         "template": params.template,
@@ -78,25 +91,48 @@ def run(work: Work) -> Outcome:
         "clean_text": params.clean_text,
         "empty": tally.empty,
         "distinct": distinct,
+        **({"enriched": said} if said else {}),
     }
-    return Outcome(facts, f"{count(rows, 'text')}, {distinct:,} distinct, {tally.empty:,} empty")
+    wrote = f", written by {', '.join(said['models'])}" if said else ""
+    return Outcome(facts, f"{count(rows, 'text')}, {distinct:,} distinct, {tally.empty:,} empty{wrote}")
+
+
+def _columns(template: list[tuple[str, str | None]]) -> list[str]:
+    names = {ALIASES.get(name, name) for _, name in template if name is not None}
+    return ["item_index", "item_id", *(name for name in FIELDS if name in names)]
+
+
+@contextmanager
+def _items(
+    work: Work, params: TextParams, columns: Sequence[str]
+) -> Iterator[tuple[Iterable[pa.RecordBatch], dict[str, Any]]]:
+    """Give the columns of all items, block by block, and what there is to say of enriched texts."""
+    parts = work.inputs["clean"].parts("items_clean")
+    if not params.enriched:
+        yield _stored(parts, columns), {}
+        return
+    with connect(spill=work.out.spill, memory=work.resources.duckdb) as connection:
+        found = Enriched(connection, Path(params.enriched_path), params.enriched, parts)
+        said = found.facts()
+        yield found.batches(columns, ROWS), said
+
+
+def _stored(parts: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    for part in parts:
+        with pq.ParquetFile(part, pre_buffer=False) as file:
+            yield from file.iter_batches(ROWS, columns=columns)
 
 
 def _filled(
-    work: Work, template: list[tuple[str, str | None]], clean: bool, tally: _Tally
+    batches: Iterable[pa.RecordBatch], template: list[tuple[str, str | None]], clean: bool, tally: _Tally
 ) -> Iterator[pa.RecordBatch]:
-    names = {ALIASES.get(name, name) for _, name in template if name is not None}
-    columns = ["item_index", "item_id", *(name for name in FIELDS if name in names)]
-    for part in work.inputs["clean"].parts("items_clean"):
-        with pq.ParquetFile(part, pre_buffer=False) as file:
-            for batch in file.iter_batches(ROWS, columns=columns):
-                fields = batch.select(columns[2:]).to_pylist()
-                texts = [fill(template, row, clean=clean) for row in fields]
-                tally.empty += sum(not text for text in texts)
-                tally.digests.append(b"".join(content_key(text.encode()) for text in texts))
-                # In the order of TEXTS; items_clean may hold its columns in another.
-                kept = [batch.column("item_index"), batch.column("item_id"), pa.array(texts, pa.string())]
-                yield pa.RecordBatch.from_arrays(kept, names=["item_index", "item_id", "text"])
+    for batch in batches:
+        texts = [fill(template, row, clean=clean) for row in batch.to_pylist()]
+        tally.empty += sum(not text for text in texts)
+        tally.digests.append(b"".join(content_key(text.encode()) for text in texts))
+        # In the order of TEXTS; items_clean may hold its columns in another.
+        kept = [batch.column("item_index"), batch.column("item_id"), pa.array(texts, pa.string())]
+        yield pa.RecordBatch.from_arrays(kept, names=["item_index", "item_id", "text"])
 
 
 def parse(template: str) -> list[tuple[str, str | None]]:
@@ -108,7 +144,7 @@ def parse(template: str) -> list[tuple[str, str | None]]:
     if any(spec or conversion for _, _, spec, conversion in split):
         raise RecipeError(f"[[embed]] template = {template!r}: expected plain fields such as {{title}}")
     parsed = [(literal, name) for literal, name, _, _ in split]
-    known = (*FIELDS, *ALIASES)
+    known = (*FIELDS, *ALIASES, ENRICHED)
     for _, name in parsed:
         if name is not None and name not in known:
             raise RecipeError(
@@ -117,6 +153,11 @@ def parse(template: str) -> list[tuple[str, str | None]]:
     if not any(name for _, name in parsed):
         raise RecipeError(f"[[embed]] template = {template!r}: expected a field such as {{title}}")
     return parsed
+
+
+def fields_of(template: str) -> set[str]:
+    """Give the fields that a template names, or raise RecipeError as `parse` does."""
+    return {name for _, name in parse(template) if name is not None}
 
 
 def fill(template: list[tuple[str, str | None]], item: Mapping[str, Any], *, clean: bool = True) -> str:
@@ -213,4 +254,4 @@ def _escaped(found: re.Match[str]) -> str:
     return found[1] if found[1] in "'\"" else " "
 
 
-STAGE = Stage("text", revision=5, parents=("clean",), run=run)
+STAGE = Stage("text", revision=6, parents=("clean",), run=run)

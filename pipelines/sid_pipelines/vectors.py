@@ -1,6 +1,6 @@
 """The vectors of an embed output, read in blocks, so that a catalogue larger than memory can be coded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -34,6 +34,10 @@ class StoredVectors:
     def __len__(self) -> int:
         """Give the number of vectors."""
         return sum(file.metadata.num_rows for file in self._files)
+
+    def beside(self, other: "StoredVectors") -> "SideBySide":
+        """Give these vectors with the other's as further columns, row by row."""
+        return SideBySide(self, other)
 
     def blocks(self) -> Iterator[tuple[int, Vectors]]:
         """Give (first row, block of vectors) from the first to the last."""
@@ -80,6 +84,47 @@ class StoredVectors:
     def _whole(self) -> Vectors:
         table = [file.read(columns=[self._column])[self._column] for file in self._files]
         return np.concatenate([matrix(column) for column in table]).astype(np.float32, copy=False)
+
+
+class SideBySide:
+    """Two embeddings of the same items read as one, the columns of the second last."""
+
+    def __init__(self, first: StoredVectors, second: StoredVectors) -> None:
+        """Read nothing yet."""
+        assert len(first) == len(second), "embeddings of one release have the same items"
+        self._first, self._second = first, second
+        self.dim = first.dim + second.dim
+
+    def __len__(self) -> int:
+        """Give the number of vectors."""
+        return len(self._first)
+
+    def blocks(self) -> Iterator[tuple[int, Vectors]]:
+        """Give (first row, block of vectors) from the first to the last."""
+        for start, block in self._first.blocks():
+            more = self._second.rows(np.arange(start, start + len(block)))
+            yield start, np.concatenate([block, more], axis=1)
+
+    def rows(self, wanted: npt.NDArray[np.int64]) -> Vectors:
+        """Give the vectors of some rows, in the order asked for."""
+        return np.concatenate([self._first.rows(wanted), self._second.rows(wanted)], axis=1)
+
+
+Stored = StoredVectors | SideBySide
+
+
+def coded_vectors(inputs: Mapping[str, StageOutput], *, stacked: bool) -> Stored:
+    """Give what a scheme codes: role `vectors`, and beside it role `cf` where it is `Traits.stacked`."""
+    vectors = StoredVectors.of(inputs["vectors"])
+    return vectors.beside(StoredVectors.of(inputs["cf"])) if stacked else vectors
+
+
+def blocks_from(vectors: Stored, first: int) -> Iterator[tuple[int, Vectors]]:
+    """Give (first row, block of vectors) of the rows from `first` on."""
+    if not first:
+        yield from vectors.blocks()
+    for start in range(first, len(vectors) if first else 0, ROWS):
+        yield start, vectors.rows(np.arange(start, min(start + ROWS, len(vectors))))
 
 
 def read_vectors(embedded: StageOutput) -> Vectors:

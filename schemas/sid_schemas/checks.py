@@ -80,7 +80,8 @@ def _column_checks(table: str, column: Column) -> list[Check]:
         other, key = column.references
         none("orphans", f'{quoted} not in (select "{key}" from {other})', f"stands in {other}.{key}")
     if pa.types.is_fixed_size_list(column.type):
-        bad = f"len(list_filter({quoted}, lambda x: x is null or not isfinite(x))) > 0"
+        numbers = f"flatten({quoted})" if pa.types.is_nested(column.type.value_type) else quoted
+        bad = f"len(list_filter({numbers}, lambda x: x is null or not isfinite(x))) > 0"
         none("not_finite", bad, "finite numbers only")
     elif pa.types.is_list(column.type) and pa.types.is_integer(column.type.value_type):
         none("bad_entries", f"list_min({quoted}) < 0", "no negative entry")

@@ -4,7 +4,7 @@ A schema is written once, here. The Arrow schema, the DuckDB profile and the Gre
 are all derived from it, so a column cannot mean one thing to the writer and another to the gate.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -351,6 +351,78 @@ DELTA_SID_TO_ITEMS = Table(
     key=("sid_key",),
     may_be_empty=True,
 )
+SOFT_SIDS = Table(
+    "soft_sids",
+    "The likeliest codes of every item and level, as the scheme has them before collisions are resolved.",
+    (
+        _index("item"),
+        Column("level", I32, "from 1, coarse to fine", minimum=1),
+        Column("codes", pa.list_(I32), "the item's own code, then the likeliest others"),
+        Column("probabilities", pa.list_(pa.float32()), "softmax(-distance / temperature) of each, over all"),
+    ),
+    order="item_index, level",
+    key=("item_index", "level"),
+)
+DOCIDS = Table(
+    "docids",
+    "The text that names each item to a language model.",
+    (
+        _index("item", unique=True),
+        ITEM_ID,
+        Column("docid", STR, "text of the item's own", unique=True),
+    ),
+    order="item_index",
+    dense="item_index",
+)
+ITEM_PATHS = Table(
+    "item_paths",
+    "Every path of categories that leads to an item, which may be several.",
+    (
+        _index("item"),
+        Column("path_number", I32, "from 0, in the order of the item's categories", minimum=0),
+        Column("path", pa.list_(STR), "categories, broad to narrow"),
+        Column("text", STR, "[PATH] the path [DOC] the item's docid, as a trainer's target"),
+    ),
+    order="item_index, path_number",
+    key=("item_index", "path_number"),
+)
+SID_PIECES = Table(
+    "sid_pieces",
+    "Each SID cut into pieces of several codes, which a trainer embeds in the place of single ones.",
+    (
+        _index("item"),
+        ITEM_ID,
+        Column("scheme", STR, "how pieces are made: ngram, prefix-ngram, unigram, bpe, ..."),
+        Column("piece_ids", pa.list_(I32), "the pieces in order, rows of one table of embeddings"),
+    ),
+    order="scheme, item_index",
+    key=("scheme", "item_index"),
+)
+USER_SIDS = Table(
+    "user_sids",
+    "The semantic ID of every user who has a vector, made of train events alone; several may share one.",
+    (
+        _index("user", unique=True),
+        Column("user_id", STR, "the source's own user id", unique=True),
+        Column("sid", pa.list_(I32), "the user's codes"),
+        Column("sid_key", STR, "the codes as one scalar, joined by '-'"),
+        Column("slot", I32, "place among the users that share it, from 0", minimum=0),
+        Column("token_ids", pa.list_(I32), "the codes with every level shifted into a vocabulary of users"),
+        Column("tokens", pa.list_(STR), "the codes as token strings, such as <ua_12>"),
+        Column("text", STR, "the token strings joined"),
+    ),
+    order="user_index",
+)
+USER_MIXTURES = Table(
+    "user_mixtures",
+    "How each user's train events spread over the clusters of items, the first codes of their SIDs.",
+    (
+        _index("user", unique=True),
+        Column("clusters", pa.list_(I32), "clusters that the user has events in, most events first"),
+        Column("weights", pa.list_(F64), "share of the user's events in each; they add up to 1"),
+    ),
+    order="user_index",
+)
 TRAIN, VALID, TEST = _samples("train"), _samples("valid"), _samples("test")
 
 TABLES: dict[str, Table] = {
@@ -359,6 +431,7 @@ TABLES: dict[str, Table] = {
         RAW_INTERACTIONS, RAW_ITEMS, RAW_IMPRESSIONS, RAW_ITEM_PAIRS, REJECTS, EVENTS, ITEMS_CLEAN, TEXTS,
         ITEMS, USERS, INTERACTIONS, IMPRESSIONS, ITEM_PAIRS, SEQUENCES, TRAIN, VALID, TEST,
         CODES, SIDS, SID_TO_ITEMS, DELTA_SIDS, DELTA_SID_TO_ITEMS, WAITING, WAITING_ITEMS,
+        SOFT_SIDS, DOCIDS, ITEM_PATHS, SID_PIECES, USER_SIDS, USER_MIXTURES,
     )
 }  # fmt: skip
 
@@ -379,10 +452,41 @@ def embeddings_table(name: str, dim: int, dtype: str = "float32") -> Table:
     )
 
 
+def vectors_table(name: str, tokens: int, dim: int) -> Table:
+    """Give the schema of `vectors_<name>`: what a continuous scheme gives each item."""
+    return Table(
+        f"vectors_{name}",
+        "The continuous tokens of every item, which a trainer reads in the place of codes.",
+        (
+            _index("item", unique=True),
+            ITEM_ID,
+            Column("tokens", pa.list_(pa.list_(pa.float32(), dim), tokens), f"{tokens} tokens, {dim} each"),
+        ),
+        order="item_index",
+        dense="item_index",
+    )
+
+
+def named_sids(name: str) -> tuple[Table, Table]:
+    """Give the schemas of the SIDs of one embedding among several: `sids_<name>`, `sid_to_items_<name>`.
+
+    Without a name they are SIDS and SID_TO_ITEMS.
+    """
+    if not name:
+        return SIDS, SID_TO_ITEMS
+    return replace(SIDS, name=f"sids_{name}"), replace(SID_TO_ITEMS, name=f"sid_to_items_{name}")
+
+
 def table_named(name: str, schema: pa.Schema | None = None) -> Table:
-    """Give the table of this name; an embedding table's width and type are taken from `schema`."""
+    """Give the table of this name; widths and types of vectors are taken from `schema`."""
     if name in TABLES:
         return TABLES[name]
+    for start, place in (("sids_", 0), ("sid_to_items_", 1)):
+        if name.startswith(start):
+            return named_sids(name.removeprefix(start))[place]
+    if name.startswith("vectors_") and schema is not None:
+        tokens = schema.field("tokens").type
+        return vectors_table(name.removeprefix("vectors_"), tokens.list_size, tokens.value_type.list_size)
     if name.startswith("embeddings_") and schema is not None:
         vector = schema.field("vector").type
         dtype = "float16" if vector.value_type == NUMBERS["float16"] else "float32"

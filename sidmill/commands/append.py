@@ -63,8 +63,8 @@ def drift_rows(drift: dict[str, Any]) -> list[list[Any]]:
     ]
     if drift["error_ratio"] is not None:
         rows.append(["reconstruction error", f"{drift['error_ratio']:.2f}", "1"])
-    rows.append(
-        ["share whose codes another has", f"{drift['pressure']:.1%}", f"{drift['pressure_before']:.1%}"]
-    )
+    if drift["pressure"] is not None:
+        shares = (f"{drift[name]:.1%}" for name in ("pressure", "pressure_before"))
+        rows.append(["share whose codes another has", *shares])
     rows.append(["users without a history", f"{drift['cold_user_rate']:.1%}", ""])
     return rows

@@ -52,25 +52,43 @@ def protocols(json: JsonOpt = False) -> None:
 @app.command()
 def tokenizers(json: JsonOpt = False) -> None:
     """List the tokenizers a recipe may name: paper, length, order, needs, parameters."""
-    from sid_tokenizers import TOKENIZERS
+    from sid_tokenizers import TOKENIZERS, Tokenizer
 
     rows = []
     for name, scheme in sorted(TOKENIZERS.items()):
         made, traits = scheme(), scheme.traits
+        length = len(made.levels) if isinstance(made, Tokenizer) else 1
         rows.append(
             {
                 "tokenizer": name,
                 "paper": scheme.paper,
                 "gives": traits.gives,
-                "length": f"{len(made.levels)}, fixed" if traits.fixed_length else "varies",
+                "length": f"{length}, fixed" if traits.fixed_length else "varies",
                 "ordered": traits.ordered,
                 "unique": traits.unique,
                 "soft": traits.soft,
-                "needs": [*traits.inputs, *([traits.package] if traits.package else [])],
+                "needs": [*made.needs, *([traits.package] if traits.package else [])],
                 "parameters": made.get_params(),
             }
         )
     _print_menu(rows, "length is the default's; give your own in [tokenize]. Parameters: --json", json)
+
+
+@app.command()
+def pieces(json: JsonOpt = False) -> None:
+    """List the ways to cut SIDs into pieces that [pieces] may name: source, needs, parameters."""
+    from sid_tokenizers.pieces import PIECES
+
+    rows = [
+        {
+            "pieces": name,
+            "source": way.paper,
+            "needs": [way.traits.package] if way.traits.package else [],
+            "parameters": way().get_params(),
+        }
+        for name, way in sorted(PIECES.items())
+    ]
+    _print_menu(rows, "name them in [pieces] schemes; keys stand beside. Parameters: --json", json)
 
 
 @app.command()

@@ -193,19 +193,20 @@ def _demand(
     return demand, counts, curvature * (n / min(n, curved * size))
 
 
-def claim(X: Vectors, centroids: Vectors, prices: Prices) -> CodeColumn:
+def claim(X: Vectors, centroids: Vectors, prices: Prices, *, most: int | None = None) -> CodeColumn:
     """Give balanced codes greedily: (n, d) -> (n,) int32; not the cheapest, but in little memory.
 
     Rows claim the open code with the least distance plus price. A code takes first whom the second best
     would cost most; when it is full it closes, and the others claim again. Codes most in demand get the
-    extra rows. Ties go to the earlier row and the lower code.
+    extra rows. Ties go to the earlier row and the lower code. With `most`, codes need not be even: each
+    closes when it has so many rows.
     """
     n, k = len(X), len(centroids)
     costs = cost_blocks(X, centroids)
     codes = np.empty(n, dtype=np.int32)
     rows = np.arange(n)
     floor, extra = divmod(n, k)
-    room: npt.NDArray[np.int64] | None = None
+    room: npt.NDArray[np.int64] | None = None if most is None else np.full(k, most)
     while len(rows):
         closed = np.float32(0) if room is None else np.where(room > 0, np.float32(0), np.float32(np.inf))
         best, regret = _best_and_regret(costs, rows, prices + closed)

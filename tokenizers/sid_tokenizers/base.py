@@ -1,71 +1,31 @@
-"""What every tokenizer is: parameters in, `fit`, `encode`, `decode`, and a folder that holds all of it.
-
-The law is scikit-learn's: `__init__` only stores parameters, what `fit` learns ends in `_`, a second
-`fit` starts afresh. `get_params` and `set_params` follow it too, so `sklearn.base.clone` works; we do
-not inherit from `BaseEstimator` because importing it takes longer than a whole `sidmill plan`.
-"""
+"""What every tokenizer is: a scheme that gives vectors codes, by `fit`, `encode` and `decode`."""
 
 import copy
 import hashlib
-import importlib.util
-import inspect
-import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from sid_schemas import DataError, MissingExtraError
+from sid_schemas import DataError
 from sid_tokenizers.blocks import over_blocks
+from sid_tokenizers.catalogue import Catalogue
+from sid_tokenizers.scheme import Scheme
 
 Vectors = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int32]
 Weights = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int32]
 
-FORMAT = 2
 SLACK = np.float32(64)  # distances and their sums may exceed a squared norm by this much
 
 
-@dataclass(frozen=True)
-class Traits:
-    """What a scheme gives and needs; the chain, the gates and the collision menu follow it.
-
-    gives: codes, continuous vectors, or text. fixed_length: every SID has the same number of codes.
-    ordered: codes run from coarse to fine, so that a shared prefix means likeness; without it, likeness
-    is the number of codes two items share. unique: the scheme itself never gives two items one SID.
-    soft: `encode_soft` is there. inputs: what it is fitted on. package, extra: what `fit` imports beyond
-    the core, and the extra of sidmill that brings it.
-    """
-
-    gives: Literal["codes", "vectors", "text"] = "codes"
-    fixed_length: bool = True
-    ordered: bool = True
-    unique: bool = False
-    soft: bool = False
-    inputs: tuple[str, ...] = ("vectors",)
-    package: str | None = None
-    extra: str | None = None
-
-
-class Tokenizer(ABC):
+class Tokenizer(Scheme):
     """A scheme that gives every vector a fixed number of codes."""
 
-    name: ClassVar[str]
-    paper: ClassVar[str]
-    traits: ClassVar[Traits]
-
-    seed: int
     levels: Sequence[int]
-    fit_: dict[str, Any]  # rows, dim, sha256 of what it was fitted on
-
-    @abstractmethod
-    def check_params(self) -> None:
-        """Raise DataError naming a parameter that is out of range. `fit` calls it; recipes do too."""
 
     def fit(
         self,
@@ -73,37 +33,38 @@ class Tokenizer(ABC):
         *,
         item_ids: Sequence[str] | None = None,
         sample_weight: npt.ArrayLike | None = None,
+        about: Catalogue | None = None,
     ) -> Self:
-        """Learn from X: (n, d). Raises DataError for numbers that are not finite, or too
-        few rows, MissingExtraError where a package is missing.
+        """Learn from X: (n, d). about: what is known of these items beside, for schemes whose `traits.inputs`
+        ask for it. Raises DataError for numbers that are not finite, too few rows or an input that is not
+        there, MissingExtraError where a package is missing.
 
         Row order does not matter: rows are first put in an order made from their values, and equal rows
-        need no order. So item_ids has no effect; it is there for schemes that name items.
+        need no order. Where the scheme learns from `about` too, it is the order of the item ids.
+        item_ids has no effect; scikit-learn's callers may pass it.
         """
         self.check_params()
         self.check_package()
+        self._check_about(about)
         vectors = check_vectors(X)
         weight = None if sample_weight is None else check_weight(sample_weight, len(vectors))
         if weight is not None:
             weight = weight / weight.max()  # their scale means nothing
-        order = content_order(vectors, weight)
+        if about is not None and self.traits.inputs != ("vectors",):
+            order = about.order(len(vectors))
+            about = about.rows(order)
+        else:
+            order, about = content_order(vectors, weight), None
         vectors = _taken(vectors, order)
         vars(self).pop("labels_", None)
-        self._fit(vectors, None if weight is None else weight[order])
+        self._fit(vectors, None if weight is None else weight[order], about)
         sha256 = hashlib.sha256(vectors.data).hexdigest()
         self.fit_ = {"rows": len(vectors), "dim": vectors.shape[1], "sha256": sha256}
         return self
 
-    @classmethod
-    def check_package(cls) -> None:
-        """Raise MissingExtraError where what `fit` needs is not installed; nothing is imported."""
-        package, extra = cls.traits.package, cls.traits.extra
-        if package and extra and importlib.util.find_spec(package) is None:
-            raise MissingExtraError(f"Tokenizer {cls.name!r} ({package})", extra)
-
     @abstractmethod
-    def _fit(self, X: Vectors, weight: Weights | None) -> None:
-        """Learn from rows that stand in content order."""
+    def _fit(self, X: Vectors, weight: Weights | None, about: Catalogue | None) -> None:
+        """Learn from rows in an order of their own; about: their other inputs, None where there are none."""
 
     @abstractmethod
     def encode(self, X: npt.ArrayLike) -> Codes:
@@ -151,6 +112,13 @@ class Tokenizer(ABC):
             probabilities[:, level] = np.take_along_axis(share, codes[:, level], axis=1)
         return codes, probabilities
 
+    def docids(self, sids: Codes, levels: Sequence[int]) -> list[str] | None:
+        """Give the text that names each item to a language model; None where the SID is all.
+
+        sids: (n, W), resolved; levels: (W,) their sizes.
+        """
+        return None
+
     @property
     def free_levels(self) -> int:
         """Give how many levels, from the first on, have codes that are mere labels, as a codebook's are."""
@@ -183,20 +151,6 @@ class Tokenizer(ABC):
         """Say whether `decode` gives back the space of X, so that a reconstruction error means something."""
         return True
 
-    @abstractmethod
-    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Give everything learned, by name, as `_restore` takes it back."""
-
-    @abstractmethod
-    def _restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        """Take back what `_arrays` gave."""
-
-    def _fitted(self) -> int:
-        """Give the number of columns seen in fit, or raise DataError where there was none."""
-        if not hasattr(self, "fit_"):
-            raise DataError(f"{type(self).__name__} is not fitted yet: call fit(X) first")
-        return int(self.fit_["dim"])
-
     def _checked(self, codes: npt.ArrayLike, *, whole: bool = False) -> Codes:
         """Give codes (n, p) as int32, or raise DataError where they are none of this tokenizer's."""
         self._fitted()
@@ -224,76 +178,12 @@ class Tokenizer(ABC):
             raise DataError(f"prefixes: expected shape {expected}, got {array.shape}")
         return self._checked(array)
 
-    @classmethod
-    def _parameter_names(cls) -> list[str]:
-        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Give the constructor's parameters by name (`deep` is scikit-learn's and has no effect)."""
-        return {name: getattr(self, name) for name in self._parameter_names()}
-
-    def set_params(self, **params: Any) -> Self:
-        """Set constructor parameters by name; raises ValueError for a name that is not one."""
-        for name, value in params.items():
-            if name not in self._parameter_names():
-                raise ValueError(f"{type(self).__name__} has no parameter {name!r}")
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        """Show the constructor call that gives this tokenizer."""
-        inner = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
-        return f"{type(self).__name__}({inner})"
-
-    def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.json` and `tokenizer.safetensors` into a folder, made where missing."""
-        from safetensors.numpy import save_file
-
-        self._fitted()
-        config = {"format": FORMAT, "tokenizer": self.name, "params": self.get_params(), "fit": self.fit_}
-        text = json.dumps(config, indent=2, default=_plain) + "\n"
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        arrays = {name: np.ascontiguousarray(array) for name, array in self._arrays().items()}
-        save_file(arrays, folder / "tokenizer.safetensors")
-        (folder / "tokenizer.json").write_text(text, encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read back what `save` wrote; codes of the loaded tokenizer equal the saved one's."""
-        from safetensors.numpy import load_file
-
-        folder = Path(folder)
-        config = read_config(folder)
-        if config["format"] != FORMAT or config["tokenizer"] != cls.name:
-            found = f"{config['tokenizer']!r} in format {config['format']}"
-            raise DataError(f"{folder}: expected {cls.name!r} in format {FORMAT}, got {found}")
-        tokenizer = cls(**config["params"])
-        tokenizer.fit_ = config["fit"]
-        tokenizer._restore(load_file(folder / "tokenizer.safetensors"))
-        return tokenizer
-
 
 def _permutation(labels: npt.ArrayLike, level: int, k: int) -> Labels:
     array = np.asarray(labels)
     if array.dtype.kind not in "iu" or not np.array_equal(np.sort(array), np.arange(k)):
         raise DataError(f"labels of level {level + 1}: expected 0 to {k - 1} in any order, each once")
     return array.astype(np.int32)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read `tokenizer.json`, or raise DataError saying that there is none."""
-    try:
-        text = (folder / "tokenizer.json").read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{folder}: holds no tokenizer ({error.strerror}); expected tokenizer.json") from None
-    config: dict[str, Any] = json.loads(text)
-    return config
-
-
-def _plain(value: Any) -> Any:
-    """Give numpy's numbers and arrays, and other sequences, as JSON has them."""
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else list(value)
 
 
 def check_vectors(X: npt.ArrayLike, *, dim: int | None = None) -> Vectors:

@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sid_schemas import DataError
-from sid_tokenizers.base import Traits, Vectors, Weights
+from sid_tokenizers.base import Vectors, Weights
 from sid_tokenizers.blocks import one_core_products, over_blocks, product
+from sid_tokenizers.catalogue import Catalogue
 from sid_tokenizers.clusters import cluster_means, nearest
 from sid_tokenizers.pq import PQ, pieces
 from sid_tokenizers.residual import check_at_least
+from sid_tokenizers.scheme import Traits
 
 SAMPLE = 65_536  # rows on which the rotation is learned; faiss' OPQ also stops there
 SMALLEST = 1e-10  # eigenvalues below this share of the largest count as this much
@@ -25,9 +27,9 @@ SMALLEST = 1e-10  # eigenvalues below this share of the largest count as this mu
 class OPQ(PQ):
     """Product quantization after a learned rotation.
 
-    levels, seed, n_init, max_iter, tol: as for PQ. rounds: turns of rotation and codebooks (20 to 50);
-    each costs a singular value decomposition of (d, d). init: where the rotation starts, "pca" with the
-    eigenvalues dealt out so that every piece gets about the same product, or "identity".
+    levels, seed, n_init, max_iter, tol, vocab_size: as for PQ. rounds: turns of rotation and codebooks (20
+    to 50); each costs a singular value decomposition of (d, d). init: where the rotation starts, "pca" with
+    the eigenvalues dealt out so that every piece gets about the same product, or "identity".
     Rows are centred first: a shift is no matter of the rotation. Learns `codebooks_` and `fill_` as PQ,
     `rotation_` (d, d), `mean_` (d,), and `errors_`: mean squared error per row at the start of each round, on
     the rows the rotation is learned on (SAMPLE of them where there are more).
@@ -51,9 +53,12 @@ class OPQ(PQ):
         tol: float = 1e-4,
         rounds: int = 30,
         init: Literal["pca", "identity"] = "pca",
+        vocab_size: int = 0,
     ) -> None:
         """Store the parameters; `fit` checks them."""
-        super().__init__(levels=levels, seed=seed, n_init=n_init, max_iter=max_iter, tol=tol)
+        super().__init__(
+            levels=levels, seed=seed, n_init=n_init, max_iter=max_iter, tol=tol, vocab_size=vocab_size
+        )
         self.rounds = rounds
         self.init = init
 
@@ -70,7 +75,7 @@ class OPQ(PQ):
     def _turn_back(self, Z: Vectors) -> Vectors:
         return turned(Z, np.zeros_like(self.mean_), self.rotation_.T) + self.mean_
 
-    def _fit(self, X: Vectors, weight: Weights | None) -> None:
+    def _fit(self, X: Vectors, weight: Weights | None, about: Catalogue | None) -> None:
         self._check_fit(X)
         self.mean_ = np.average(X, axis=0, weights=weight).astype(np.float32)
         sample, mass = X, weight

@@ -12,12 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from sid_schemas import DataError
-from sid_tokenizers.base import Codes, Traits, Vectors, Weights, check_enough, check_vectors
+from sid_tokenizers.base import Codes, Vectors, Weights, check_enough, check_vectors
+from sid_tokenizers.catalogue import Catalogue
 from sid_tokenizers.clusters import nearest, squared_distances
 from sid_tokenizers.codebooks import CodebookTokenizer
+from sid_tokenizers.docid_tokens import pq_docids
 from sid_tokenizers.kmeans import kmeans
 from sid_tokenizers.residual import check_at_least, check_levels
 from sid_tokenizers.rq_kmeans import LEVEL_SEED
+from sid_tokenizers.scheme import Traits
 
 
 class PQ(CodebookTokenizer):
@@ -25,7 +28,8 @@ class PQ(CodebookTokenizer):
 
     levels: codes per piece; d columns are cut into as many pieces, as even as can be (np.array_split).
     seed: of the k-means++ draws. n_init: seedings tried per piece, the best by squared error is kept.
-    max_iter, tol: of Lloyd's steps. Learns `codebooks_`, one (K, width of the piece) float32 matrix per
+    max_iter, tol: of Lloyd's steps. vocab_size: tokens of a language model after which docids begin (DDRO:
+    32128, T5's); 0 for no docids. Learns `codebooks_`, one (K, width of the piece) float32 matrix per
     piece, and `fill_`, the mean (d,) that stands for pieces `decode` has no code of.
     """
 
@@ -43,6 +47,7 @@ class PQ(CodebookTokenizer):
         n_init: int = 4,
         max_iter: int = 100,
         tol: float = 1e-4,
+        vocab_size: int = 0,
     ) -> None:
         """Store the parameters; `fit` checks them."""
         self.levels = levels
@@ -50,11 +55,12 @@ class PQ(CodebookTokenizer):
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
+        self.vocab_size = vocab_size
 
     def check_params(self) -> None:
         """Raise DataError naming a parameter that is out of range."""
         check_levels(self.levels)
-        check_at_least(self, seed=0, n_init=1, max_iter=1, tol=0)
+        check_at_least(self, seed=0, n_init=1, max_iter=1, tol=0, vocab_size=0)
 
     def _turn(self, X: Vectors) -> Vectors:
         """Give the vectors that are cut: (n, d) -> (n, d). OPQ turns them first."""
@@ -64,7 +70,7 @@ class PQ(CodebookTokenizer):
         """Undo `_turn`."""
         return Z
 
-    def _fit(self, X: Vectors, weight: Weights | None) -> None:
+    def _fit(self, X: Vectors, weight: Weights | None, about: Catalogue | None) -> None:
         self._check_fit(X)
         self._learn_books(X, weight)
 
@@ -108,6 +114,12 @@ class PQ(CodebookTokenizer):
         vectors = self._turn(check_vectors(X, dim=self._fitted()))
         level = self._checked_prefixes(prefixes, len(vectors)).shape[1]
         return squared_distances(pieces(vectors, len(self.levels))[level], self.codebooks_[level])
+
+    def docids(self, sids: Codes, levels: Sequence[int]) -> list[str] | None:
+        """Give token ids past a language model's own, with blanks between; None without `vocab_size`."""
+        if not self.vocab_size:
+            return None
+        return [" ".join(map(str, row)) for row in pq_docids(sids, levels, self.vocab_size).tolist()]
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         return {**super()._arrays(), "fill": self.fill_}

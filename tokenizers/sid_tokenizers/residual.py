@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sid_schemas import DataError
-from sid_tokenizers.base import Codes, Tokenizer, Vectors, check_vectors
+from sid_tokenizers.base import Codes, Vectors, check_vectors
 from sid_tokenizers.blocks import over_blocks, padded, product
 from sid_tokenizers.clusters import squared_distances
 from sid_tokenizers.codebooks import CodebookTokenizer
+from sid_tokenizers.scheme import Scheme
 from sid_tokenizers.vocabulary import MAX_LEVELS
 
 
@@ -134,7 +135,7 @@ def check_levels(levels: Sequence[int], name: str = "levels") -> None:
         raise DataError(f"{name}: expected 1 to {MAX_LEVELS} sizes >= 1, got {levels!r}")
 
 
-def check_at_least(tokenizer: Tokenizer, **least: float) -> None:
+def check_at_least(tokenizer: Scheme, **least: float) -> None:
     """Raise DataError naming the first parameter that is below its least value."""
     for name, bound in least.items():
         value = getattr(tokenizer, name)

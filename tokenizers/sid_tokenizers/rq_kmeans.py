@@ -7,9 +7,11 @@ section on RQ-KMeans; code read in OpenOneRec (tokenizer/res_kmeans.py) and GRID
 from collections.abc import Sequence
 from typing import ClassVar
 
-from sid_tokenizers.base import Traits, Vectors, Weights, check_enough
+from sid_tokenizers.base import Vectors, Weights, check_enough
+from sid_tokenizers.catalogue import Catalogue
 from sid_tokenizers.kmeans import kmeans, minibatch_kmeans
 from sid_tokenizers.residual import ResidualTokenizer, check_at_least, check_levels, left_over, unit_rows
+from sid_tokenizers.scheme import Traits
 
 LEVEL_SEED = 104_729  # seeds of levels lie this far apart
 
@@ -65,7 +67,7 @@ class RQKMeans(ResidualTokenizer):
         """Say whether each residual is scaled to length 1 before it is coded (GRID)."""
         return self.normalize_residuals
 
-    def _fit(self, X: Vectors, weight: Weights | None) -> None:
+    def _fit(self, X: Vectors, weight: Weights | None, about: Catalogue | None) -> None:
         check_enough(self.levels, len(X))
         residual = X
         self.codebooks_ = []

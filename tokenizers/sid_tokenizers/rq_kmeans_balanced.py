@@ -14,16 +14,17 @@ from sid_tokenizers.balanced import METHODS, balanced_kmeans
 from sid_tokenizers.base import (
     Codes,
     Labels,
-    Traits,
     Vectors,
     Weights,
     check_enough,
     check_vectors,
     content_hashes,
 )
+from sid_tokenizers.catalogue import Catalogue
 from sid_tokenizers.codebooks import renamed
 from sid_tokenizers.residual import ResidualTokenizer, check_at_least, check_levels
 from sid_tokenizers.rq_kmeans import LEVEL_SEED
+from sid_tokenizers.scheme import Traits
 
 
 class RQKMeansBalanced(ResidualTokenizer):
@@ -88,7 +89,7 @@ class RQKMeansBalanced(ResidualTokenizer):
         if self.method not in METHODS:
             raise DataError(f"method: expected one of {', '.join(METHODS)}, got {self.method!r}")
 
-    def _fit(self, X: Vectors, weight: Weights | None) -> None:
+    def _fit(self, X: Vectors, weight: Weights | None, about: Catalogue | None) -> None:
         check_enough(self.levels, len(X))
         vars(self).pop("fit_hashes_", None)
         vars(self).pop("fit_codes_", None)

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sid_schemas import DataError
-from sid_tokenizers.base import Codes, Traits, Vectors, Weights, check_enough, check_vectors
+from sid_tokenizers.base import Codes, Vectors, Weights, check_enough, check_vectors
 from sid_tokenizers.blocks import one_core_products, over_blocks, product
-from sid_tokenizers.fsq import (
+from sid_tokenizers.catalogue import Catalogue
+from sid_tokenizers.learned.fsq import (
     Bound,
     check_fsq_levels,
     fsq_bound,
@@ -27,6 +28,7 @@ from sid_tokenizers.fsq import (
 )
 from sid_tokenizers.residual import ResidualTokenizer, check_at_least, check_levels, residual_codes
 from sid_tokenizers.rq_kmeans import RQKMeans
+from sid_tokenizers.scheme import Traits
 
 BOUND: Bound = "lucidrains"
 NOISE = 1e-6  # projections below this share of the largest are rounding errors
@@ -90,7 +92,7 @@ class RQKMeansFSQ(ResidualTokenizer):
         check_levels(self.levels)
         check_at_least(self, seed=0, n_init=1, max_iter=1, tol=0, exchanges=0)
 
-    def _fit(self, X: Vectors, weight: Weights | None) -> None:
+    def _fit(self, X: Vectors, weight: Weights | None, about: Catalogue | None) -> None:
         check_enough(self.kmeans_levels, len(X))
         if len(self.fsq_levels) > X.shape[1]:
             numbers = f"{len(self.fsq_levels)} numbers cannot be had from {X.shape[1]} columns"
@@ -103,7 +105,7 @@ class RQKMeansFSQ(ResidualTokenizer):
             tol=self.tol,
             exchanges=self.exchanges,
         )
-        coarse._fit(X, weight)
+        coarse._fit(X, weight, None)
         self.codebooks_ = coarse.codebooks_
         residual = X - self._sum(residual_codes(X, self.codebooks_))
         self._learn_grid(residual, weight)

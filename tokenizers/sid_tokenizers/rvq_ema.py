@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sid_schemas import DataError
-from sid_tokenizers.base import Traits, Vectors, Weights, check_enough
+from sid_tokenizers.base import Vectors, Weights, check_enough
+from sid_tokenizers.catalogue import Catalogue
 from sid_tokenizers.clusters import cluster_means, nearest
 from sid_tokenizers.residual import ResidualTokenizer, check_at_least, check_levels
+from sid_tokenizers.scheme import Traits
 
 EPS = 1e-5  # of the Laplace smoothing
 INIT_STEPS = 10  # Lloyd's steps of the k-means start
@@ -70,41 +72,25 @@ class RVQEMA(ResidualTokenizer):
         if not self.decay < 1:
             raise DataError(f"decay: expected less than 1, got {self.decay}")
 
-    def _fit(self, X: Vectors, weight: Weights | None) -> None:
+    def _fit(self, X: Vectors, weight: Weights | None, about: Catalogue | None) -> None:
         check_enough(self.levels, len(X))
         draw = np.random.default_rng(self.seed)
         mass = None if weight is None else weight / weight.mean()
         books = self._start(X, mass, draw)
+        threshold = self.dead_threshold if self.restart else 0.0
         for _ in range(self.epochs):
             order = draw.permutation(len(X))
             for start in range(0, len(X), self.batch_size):
                 rows = order[start : start + self.batch_size]
-                residual = X[rows]
-                for book in books:
-                    codes, _ = nearest(residual, book.vectors)
-                    left_over = residual - book.vectors[codes]  # under the codebook before its update
-                    book.follow(residual, codes, None if mass is None else mass[rows], self.decay)
-                    if self.restart:
-                        book.rebirth(residual, self._threshold(len(rows), len(book.vectors)), draw)
-                    residual = left_over
+                weight = None if mass is None else mass[rows]
+                follow_batch(books, X[rows], weight, draw, decay=self.decay, dead_threshold=threshold)
         self.codebooks_ = [book.vectors for book in books]
-
-    def _threshold(self, rows: int, k: int) -> float:
-        # Where a batch has too few rows to keep every code above the threshold, the reference keeps
-        # drawing codes anew and nothing settles.
-        return min(self.dead_threshold, rows / (2 * k))
 
     def _start(self, X: Vectors, mass: Weights | None, draw: np.random.Generator) -> list["RunningBook"]:
         if not self.kmeans_init:
             return [uniform_start(k, X.shape[1], draw) for k in self.levels]
         rows = sample_rows(len(X), min(len(X), max(self.batch_size, *self.levels)), draw)
-        residual, mass = X[rows], None if mass is None else mass[rows]
-        books = []
-        for k in self.levels:
-            book = kmeans_start(residual, k, mass, draw)
-            residual = residual - book.vectors[nearest(residual, book.vectors)[0]]
-            books.append(book)
-        return books
+        return start_books(X[rows], self.levels, None if mass is None else mass[rows], draw)
 
 
 @dataclass
@@ -142,6 +128,44 @@ class RunningBook:
             self.vectors[dead] = batch[sample_rows(len(batch), len(dead), draw)]
             self.sizes[dead] = threshold
             self.sums[dead] = self.vectors[dead].astype(np.float64) * threshold
+
+
+def follow_batch(
+    books: Sequence[RunningBook],
+    batch: Vectors,
+    mass: Weights | None,
+    draw: np.random.Generator,
+    *,
+    decay: float,
+    dead_threshold: float,
+) -> list[Vectors]:
+    """Let all levels follow a batch (n, d), and give what its codes stood for before, (n, d) by level.
+
+    mass: (n,), of mean 1 over all rows. A code with fewer running rows than dead_threshold is reborn; 0:
+    none is.
+    """
+    residual, before = batch, []
+    for book in books:
+        codes, _ = nearest(residual, book.vectors)
+        before.append(book.vectors[codes])
+        book.follow(residual, codes, mass, decay)
+        # Where a batch has too few rows to keep every code above the threshold, the reference keeps
+        # drawing codes anew and nothing settles.
+        book.rebirth(residual, min(dead_threshold, len(batch) / (2 * len(book.vectors))), draw)
+        residual = residual - before[-1]
+    return before
+
+
+def start_books(
+    X: Vectors, levels: Sequence[int], mass: Weights | None, draw: np.random.Generator
+) -> list[RunningBook]:
+    """Start the codebooks of all levels by `kmeans_start`, each on what those before leave over."""
+    residual, books = X, []
+    for k in levels:
+        book = kmeans_start(residual, k, mass, draw)
+        residual = residual - book.vectors[nearest(residual, book.vectors)[0]]
+        books.append(book)
+    return books
 
 
 def kmeans_start(X: Vectors, k: int, mass: Weights | None, draw: np.random.Generator) -> RunningBook:

@@ -20,6 +20,13 @@ def vectors_column(vectors: Vectors) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
 
 
+def tokens_column(tokens: npt.NDArray[np.float32]) -> pa.FixedSizeListArray:
+    """Give (n, T, h) tokens as a column of T lists of h numbers each."""
+    n, count, width = tokens.shape
+    inner = vectors_column(np.ascontiguousarray(tokens).reshape(n * count, width))
+    return pa.FixedSizeListArray.from_arrays(inner, count)
+
+
 def matrix(column: pa.ChunkedArray) -> npt.NDArray[np.generic]:
     """Give a column of lists of one length as a matrix."""
     whole = column.combine_chunks()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from sid_schemas import WarehouseError
+from sid_tokenizers.positions import one_length
 from sid_tokenizers.trie import Trie
 from sid_tokenizers.vocabulary import Vocabulary
 from sid_warehouse import copies, files, origin, parquet, releases
@@ -17,7 +18,7 @@ from sid_warehouse.samples import Samples
 SPLITS = ("train", "valid", "test")
 
 if TYPE_CHECKING:
-    from sid_tokenizers.base import Tokenizer
+    from sid_tokenizers.scheme import Scheme
     from sid_warehouse.torch_samples import TorchSamples
 
 
@@ -103,36 +104,65 @@ class Release:
         """Give the vocabulary that token ids are in."""
         return Vocabulary.load(self.folder / "vocabulary.json")
 
-    def trie(self) -> Trie:
-        """Give the prefix tree over all SIDs, for constrained decoding."""
-        return Trie.load(self.folder / "trie.safetensors")
+    @property
+    def user_vocabulary(self) -> Vocabulary:
+        """Give the vocabulary of users' token ids; raises WarehouseError where users have no SIDs."""
+        if "user_sids" not in self.record["rows"]:
+            raise WarehouseError(f"{self.ref}: users have no SIDs; add [users] to the recipe and run it")
+        return Vocabulary.load(self.folder / "users" / "vocabulary.json")
 
-    def tokenizer(self) -> "Tokenizer":
-        """Give the fitted tokenizer."""
+    def vocabulary_of(self, embedding: str) -> Vocabulary:
+        """Give the vocabulary of `sids_<embedding>`, where embeddings are tokenized each on its own."""
+        return Vocabulary.load(self._apart(embedding) / "vocabulary.json")
+
+    def trie(self, embedding: str = "") -> Trie:
+        """Give the prefix tree over all SIDs, for constrained decoding; embedding: of `sids_<embedding>`."""
+        return Trie.load(self._apart(embedding) / "trie.safetensors")
+
+    def tokenizer(self, embedding: str = "") -> "Scheme":
+        """Give the fitted tokenizer; embedding: the one of `sids_<embedding>`."""
         from sid_tokenizers.registry import load
 
-        return load(self.folder / "tokenizer")
+        return load(self._apart(embedding) / "tokenizer")
 
-    def samples(self, split: str, *, max_history: int = 50) -> Samples:
+    def _apart(self, embedding: str) -> Path:
+        """Give where the SIDs of an embedding have their files; raises WarehouseError where it has none."""
+        if not embedding:
+            return self.folder
+        there = [name.removeprefix("sids_") for name in self.tables if name.startswith("sids_")]
+        if embedding not in there:
+            raise WarehouseError(
+                f"{self.ref}: has no table sids_{embedding}; there are: {', '.join(there) or 'none'}"
+            )
+        return self.folder / f"sids_{embedding}"
+
+    def samples(self, split: str, *, max_history: int = 50, positions: bool = False) -> Samples:
         """Give the samples of `train`, `valid` or `test` as numpy arrays of token ids; needs no torch.
 
         Where SIDs differ in length, shorter ones are filled up with `pad` at their end, so that every
-        item takes the same number of tokens.
+        item takes the same number of tokens. positions: give `history_positions` and `target_positions`
+        too, where every code stands inside its item, as DiscRec reads them; `block_mask` of the samples
+        goes with them. Raises DataError where SIDs differ in length.
         """
         if split not in SPLITS:
             raise WarehouseError(f"{self.ref}: has no split {split!r}; there are: {', '.join(SPLITS)}")
         vocabulary = self.vocabulary
         column = self.table("sids", ["token_ids"])["token_ids"]
-        tokens = padded_matrix(column, len(vocabulary.levels), vocabulary.pad)
-        return Samples(self.folder, split, tokens, pad=vocabulary.pad, max_history=max_history)
+        if positions:
+            one_length(column.combine_chunks().value_lengths())
+        tokens = padded_matrix(column, vocabulary.length, vocabulary.pad)
+        return Samples(
+            self.folder, split, tokens, pad=vocabulary.pad, max_history=max_history, positions=positions
+        )
 
-    def sequences(self, split: str, *, max_history: int = 50) -> "TorchSamples":
+    def sequences(self, split: str, *, max_history: int = 50, positions: bool = False) -> "TorchSamples":
         """Give the samples of a split as a map-style torch Dataset of SID token ids, memory-mapped.
 
         Each sample is a dict: `history` (max_history * L,) left-padded and `target` (L,), both int64
         tensors; `history_length` in items, `user_index` and `target_item` as numbers.
-        Raises MissingExtraError without torch; `samples` gives the same as numpy arrays.
+        positions: as in `samples`. Raises MissingExtraError without torch; `samples` gives the same as
+        numpy arrays.
         """
         from sid_warehouse.torch_samples import TorchSamples
 
-        return TorchSamples(self.samples(split, max_history=max_history))
+        return TorchSamples(self.samples(split, max_history=max_history, positions=positions))

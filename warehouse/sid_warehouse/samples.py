@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sid_schemas import WarehouseError
+from sid_tokenizers.positions import Mask, block_mask, code_positions
 from sid_warehouse.locks import Pin
 from sid_warehouse.parquet import IPC_BATCH
 
@@ -24,15 +25,23 @@ class Samples:
     The release is pinned as long as they are there, in every process that has them: see locks.py.
 
     folder: of a release. tokens: (n_items, L), the token ids of each item. max_history: the newest
-    items of a history that are kept; shorter ones are padded on the left with `pad`.
+    items of a history that are kept; shorter ones are padded on the left with `pad`. positions: give where
+    every code stands inside its item too (positions.py), which is for SIDs of one length.
     """
 
     def __init__(
-        self, folder: Path, split: str, tokens: npt.NDArray[np.int32], *, pad: int, max_history: int
+        self,
+        folder: Path,
+        split: str,
+        tokens: npt.NDArray[np.int32],
+        *,
+        pad: int,
+        max_history: int,
+        positions: bool = False,
     ) -> None:
         """Map the split's samples and the users' sequences."""
         self.folder, self.split, self.tokens = folder, split, tokens
-        self.pad, self.max_history = pad, max_history
+        self.pad, self.max_history, self.positions = pad, max_history, positions
         self._open()
 
     def _open(self) -> None:
@@ -48,7 +57,8 @@ class Samples:
         """Give one sample.
 
         Returns `history` (max_history * L,) int64, left-padded; `history_length`, in items; `target`
-        (L,) int64; and `user_index`, `target_item` as numbers.
+        (L,) int64; and `user_index`, `target_item` as numbers. With positions also `history_positions`,
+        0 at padding, and `target_positions`, both 1 to L item by item; a start token has 0, an end L + 1.
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
@@ -61,13 +71,29 @@ class Samples:
         history = np.full(self.max_history * length, self.pad, dtype=np.int64)
         if len(items):
             history[-len(items) * length :] = self.tokens[items].reshape(-1)
-        return {
+        sample: dict[str, Array | int] = {
             "user_index": user,
             "history": history,
             "history_length": len(items),
             "target": self.tokens[target].astype(np.int64),
             "target_item": target,
         }
+        if self.positions:
+            places = code_positions(self.max_history, length, eos=False)
+            places[: (self.max_history - len(items)) * length] = 0
+            sample |= {
+                "history_positions": places,
+                "target_positions": code_positions(1, length, eos=False),
+            }
+        return sample
+
+    def block_mask(self, *, eos: bool = False) -> Mask:
+        """Give which token of a history may look at which: those of one item at each other.
+
+        (max_history * L, max_history * L) bool, the same for every sample: leave padding out by its token.
+        eos: for a history that is followed by an end token, which looks at the last item.
+        """
+        return block_mask(self.max_history, self.tokens.shape[1], eos=eos)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the maps behind."""

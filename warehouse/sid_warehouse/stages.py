@@ -25,7 +25,7 @@ FORMAT = 1
 PACKAGES = (
     "sidmill", "numpy", "pyarrow", "duckdb", "scikit-learn", "faiss-cpu", "safetensors",
     "sentence-transformers", "transformers", "tokenizers", "torch", "model2vec", "onnxruntime", "pillow",
-    "implicit", "great-expectations", "prefect",
+    "sentencepiece", "implicit", "great-expectations", "prefect",
 )  # fmt: skip
 
 

@@ -31,3 +31,7 @@ class TorchSamples(Dataset[dict[str, Any]]):
             name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
             for name, value in self.samples[index].items()
         }
+
+    def block_mask(self, *, eos: bool = False) -> torch.Tensor:
+        """Give which token of a history may look at which, as `Samples.block_mask` does: a bool tensor."""
+        return torch.from_numpy(self.samples.block_mask(eos=eos))

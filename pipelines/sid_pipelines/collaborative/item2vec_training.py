@@ -11,7 +11,7 @@ from sid_pipelines.collaborative.item2vec import Item2Vec, keep_chance, skip_gra
 from sid_pipelines.collaborative.torch_tools import Draws, numbers
 from sid_pipelines.stage import Progress
 from sid_tokenizers.base import Vectors
-from sid_tokenizers.one_thread import one_thread
+from sid_tokenizers.learned.one_thread import one_thread
 
 
 def train(model: Item2Vec, events: TrainEvents, progress: Progress) -> tuple[Vectors, Vectors, list[float]]:

@@ -13,7 +13,7 @@ from sid_pipelines.collaborative.lightgcn import LightGCN
 from sid_pipelines.collaborative.torch_tools import Draws, check_device, numbers, unseen
 from sid_pipelines.stage import Progress
 from sid_tokenizers.base import Vectors
-from sid_tokenizers.one_thread import one_thread
+from sid_tokenizers.learned.one_thread import one_thread
 
 
 class Propagation(torch.autograd.Function):

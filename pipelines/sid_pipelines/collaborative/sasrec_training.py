@@ -20,7 +20,7 @@ from sid_pipelines.collaborative.torch_tools import Draws, check_device, numbers
 from sid_pipelines.probes import Lists
 from sid_pipelines.stage import Progress
 from sid_tokenizers.base import Vectors
-from sid_tokenizers.one_thread import one_thread
+from sid_tokenizers.learned.one_thread import one_thread
 
 Rows = npt.NDArray[np.int64]
 JUDGED = 0.1  # of the users, whose last train event tells when to end

@@ -77,7 +77,7 @@ class SentenceEncoder:
         if padded is not None:
             yield from padded.encode(texts)
             return
-        from sid_tokenizers.one_thread import one_thread
+        from sid_tokenizers.learned.one_thread import one_thread
 
         stream = iter(texts)
         with one_thread():

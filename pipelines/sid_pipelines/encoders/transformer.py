@@ -19,7 +19,7 @@ from sid_pipelines.encoders.base import Encoded
 from sid_pipelines.encoders.batches import Batch, Buckets
 from sid_schemas import DataError
 from sid_tokenizers.base import Vectors
-from sid_tokenizers.one_thread import one_thread_each
+from sid_tokenizers.learned.one_thread import one_thread_each
 
 AHEAD = 3  # batches that wait per worker, so that none idles while texts are tokenised
 TEXTS = 256  # tokenised at a time

@@ -10,6 +10,7 @@ from sid_pipelines.fusion.adaln import AdaLN
 from sid_pipelines.fusion.base import MAIN, Fitted, Fusion
 from sid_pipelines.fusion.cf_align import CFAlign
 from sid_pipelines.fusion.concat import Concat
+from sid_pipelines.fusion.graph import Graph
 from sid_pipelines.fusion.inputs import InMemory, Modality
 from sid_pipelines.fusion.pairs import PairsContrastive
 from sid_pipelines.fusion.pca import PCA
@@ -19,7 +20,7 @@ from sid_warehouse.believed import believed
 __all__ = ["FUSIONS", "MAIN", "Fitted", "Fusion", "InMemory", "Modality", "fusion_named", "load_fusion"]
 
 FUSIONS: dict[str, type[Fusion]] = {
-    fusion.name: fusion for fusion in (Concat, PCA, AdaLN, CFAlign, PairsContrastive)
+    fusion.name: fusion for fusion in (Concat, PCA, AdaLN, CFAlign, PairsContrastive, Graph)
 }
 
 

@@ -14,7 +14,7 @@ from sid_pipelines.fusion.inputs import Arrays, FitRows, Mask
 from sid_pipelines.fusion.trained import Trained
 from sid_pipelines.fusion.whitening import Whitening
 from sid_tokenizers.base import Vectors
-from sid_tokenizers.perceptron import Perceptron
+from sid_tokenizers.learned.perceptron import Perceptron
 from sid_tokenizers.residual import unit_rows
 
 EPSILON = np.float32(1e-5)  # as in training.py

@@ -16,6 +16,7 @@ import numpy as np
 
 from sid_pipelines.fusion.inputs import Arrays, FitRows, Mask, Modality, Rows, any_there, hashed, pairs_among
 from sid_schemas import DataError, MissingExtraError
+from sid_tokenizers import Events
 from sid_tokenizers.base import Vectors
 
 FORMAT = 1
@@ -32,13 +33,14 @@ class Fusion(ABC):
 
     name: in recipes. source: paper, section and how sure the constants are: [P] printed in the paper, [S]
     secondary knowledge of it, [D] decided here. needs: a package beyond the core that `fit` imports, and
-    the extra that brings it. needs_pairs: whether it is fitted on item pairs.
+    the extra that brings it. needs_pairs, needs_events: whether it is fitted on item pairs, on train events.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
     needs: ClassVar[tuple[str, str] | None] = None
     needs_pairs: ClassVar[bool] = False
+    needs_events: ClassVar[bool] = False
 
     seed: int = 0
     fit_items: int = 100_000
@@ -68,16 +70,25 @@ class Fusion(ABC):
     ) -> dict[str, tuple[Vectors, Mask]]:
         """Give tables of a block of items by name, MAIN first: vectors, and which items have one."""
 
+    def with_fit_items(self, arrays: Arrays, made: Vectors, items: Rows) -> Vectors:
+        """Put in what was learned of the fit items themselves: (m, k) fused vectors, (m,) item indexes.
+
+        By default nothing: an item's vector is made of its modalities, whichever item it is.
+        """
+        return made
+
     def fit(
         self,
         inputs: Mapping[str, Modality],
         train: Mask,
         pairs: Rows | None = None,
+        events: Events | None = None,
     ) -> "Fitted":
         """Learn from the items with a train event alone.
 
         inputs: by name, of the same n items; those that lack a modality are not asked for it. train: (n,)
-        bool. pairs: (p, 2) items that belong together; those that leave the fit items are not used.
+        bool. pairs: (p, 2) items that belong together; events: of train, items being those of the inputs;
+        those that leave the fit items are not used.
         Raises DataError where options, or too few items, do not allow a fit; MissingExtraError where a
         package is missing.
         """
@@ -92,6 +103,8 @@ class Fusion(ABC):
             if pairs is None:
                 raise DataError(f"fusion {self.name!r}: expected item pairs, got none; add [pairs]")
             allowed = np.intersect1d(allowed, pairs)
+        if self.needs_events and events is None:
+            raise DataError(f"fusion {self.name!r}: expected train events, got none; pass events=Events(...)")
         chosen = allowed
         if 0 < self.fit_items < len(allowed):
             draw = np.random.default_rng(self.seed)
@@ -104,12 +117,14 @@ class Fusion(ABC):
         blocks = {name: one.vectors.rows(chosen) for name, one in inputs.items()}
         present = {name: one.present[chosen] for name, one in inputs.items()}
         among = pairs_among(pairs, chosen) if self.needs_pairs and pairs is not None else None
-        arrays, facts = self.learn(FitRows(blocks, present, kinds, among))
+        seen = events.of(chosen, len(train)) if self.needs_events and events is not None else None
+        rows = FitRows(blocks, present, kinds, chosen, among, seen)
+        arrays, facts = self.learn(rows)
         fit = {
             "fit_scope": "items with a train event",
             "fit_items": len(chosen),
             "fit_items_in_scope": len(allowed),
-            "fit_sha256": hashed(blocks, present, among),
+            "fit_sha256": hashed(rows),
             "seed": self.seed,
         }
         dims = {name: one.vectors.dim for name, one in inputs.items()}
@@ -142,13 +157,14 @@ class Fitted:
     facts: Mapping[str, Any]
 
     def tables(
-        self, blocks: Mapping[str, Vectors], there: Mapping[str, Mask]
+        self, blocks: Mapping[str, Vectors], there: Mapping[str, Mask], items: Rows | None = None
     ) -> dict[str, tuple[Vectors, Mask]]:
         """Give every table of a block of items: "" is the fused one, the others go beside it.
 
         blocks: (m, d) float32 by input. there: (m,) which items have a vector to be used; what stands in
-        the others' rows does not matter. A row's numbers do not depend on the rows beside it. Gives (m, k)
-        float32, zero where nothing is there, and (m,) which items have one.
+        the others' rows does not matter. items: (m,) their item indexes, for fusions that know the items
+        they were fitted on; without them all are new. A row's numbers do not depend on the rows beside it.
+        Gives (m, k) float32, zero where nothing is there, and (m,) which items have one.
         """
         if set(blocks) != set(self.dims) or set(there) != set(self.dims):
             raise DataError(f"fusion: expected inputs {', '.join(self.dims)}, got {', '.join(blocks)}")
@@ -160,11 +176,16 @@ class Fitted:
                 raise DataError(f"fusion, input {name!r}: expected shape {expected}, got {block.shape}")
             checked[name] = np.where(there[name][:, None], block, np.float32(0))
         made = self.fusion.apply(self.arrays, checked, there, self.kinds)
+        if items is not None:
+            fused, mask = made[MAIN]
+            made[MAIN] = self.fusion.with_fit_items(self.arrays, fused, items), mask
         return {name: (np.where(mask[:, None], Y, np.float32(0)), mask) for name, (Y, mask) in made.items()}
 
-    def transform(self, blocks: Mapping[str, Vectors], there: Mapping[str, Mask]) -> Vectors:
+    def transform(
+        self, blocks: Mapping[str, Vectors], there: Mapping[str, Mask], items: Rows | None = None
+    ) -> Vectors:
         """Give the fused vectors of a block of items: (m, k) float32."""
-        return self.tables(blocks, there)[MAIN][0]
+        return self.tables(blocks, there, items)[MAIN][0]
 
     @property
     def widths(self) -> dict[str, int]:

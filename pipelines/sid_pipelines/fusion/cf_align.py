@@ -15,7 +15,7 @@ from sid_pipelines.fusion.inputs import Arrays, FitRows, Mask
 from sid_pipelines.fusion.trained import Trained
 from sid_schemas import DataError
 from sid_tokenizers.base import Vectors
-from sid_tokenizers.perceptron import Perceptron
+from sid_tokenizers.learned.perceptron import Perceptron
 from sid_tokenizers.residual import unit_rows
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from sid_tokenizers import Events
 from sid_tokenizers.base import Vectors
 
 Mask = npt.NDArray[np.bool_]
@@ -60,16 +61,19 @@ class Modality:
 
 @dataclass(frozen=True)
 class FitRows:
-    """What a fusion learns from: vectors of the fit items by input, which of them have each, and pairs.
+    """What a fusion learns from: vectors of the fit items by input, which of them have each, and behaviour.
 
-    blocks: (m, d) float32 each; present: (m,) bool each; kinds: by input. pairs: (p, 2) places among the
-    m fit items, or None.
+    blocks: (m, d) float32 each; present: (m,) bool each; kinds: by input. items: (m,) their item indexes,
+    ascending. pairs: (p, 2) places among the m fit items, or None. events: of train, items being such
+    places too, or None.
     """
 
     blocks: Mapping[str, Vectors]
     present: Mapping[str, Mask]
     kinds: Mapping[str, str]
+    items: Rows
     pairs: Rows | None = None
+    events: Events | None = None
 
 
 def any_there(there: Mapping[str, Mask]) -> Mask:
@@ -87,12 +91,15 @@ def pairs_among(pairs: Rows, chosen: Rows) -> Rows:
     return np.unique(places[inside], axis=0)
 
 
-def hashed(blocks: Mapping[str, Vectors], present: Mapping[str, Mask], pairs: Rows | None) -> str:
-    """Give the SHA-256 of fit rows: vectors that are there, which are, and pairs."""
+def hashed(rows: FitRows) -> str:
+    """Give the SHA-256 of fit rows: vectors that are there, which are, pairs and events."""
     hasher = hashlib.sha256()
-    for name, block in blocks.items():
-        hasher.update(np.ascontiguousarray(np.where(present[name][:, None], block, np.float32(0))).data)
-        hasher.update(np.ascontiguousarray(present[name]).data)
-    if pairs is not None:
-        hasher.update(np.ascontiguousarray(pairs).data)
+    for name, block in rows.blocks.items():
+        there = rows.present[name]
+        hasher.update(np.ascontiguousarray(np.where(there[:, None], block, np.float32(0))).data)
+        hasher.update(np.ascontiguousarray(there).data)
+    behaviour = [] if rows.pairs is None else [rows.pairs]
+    behaviour += [] if rows.events is None else [rows.events.users, rows.events.items]
+    for column in behaviour:
+        hasher.update(np.ascontiguousarray(column).data)
     return hasher.hexdigest()

@@ -89,6 +89,7 @@ class Trained(Fusion):
                 {name: rows.blocks[name] for name in names},
                 {name: rows.present[name] for name in names},
                 {name: rows.kinds[name] for name in names},
+                rows.items,
             )
         )[0]
 

@@ -18,8 +18,8 @@ from torch.nn.functional import cross_entropy, layer_norm, normalize
 from sid_pipelines.fusion.inputs import Arrays, Rows
 from sid_schemas import DataError
 from sid_tokenizers.base import Vectors
-from sid_tokenizers.one_thread import one_thread
-from sid_tokenizers.perceptron import Perceptron
+from sid_tokenizers.learned.one_thread import one_thread
+from sid_tokenizers.learned.perceptron import Perceptron
 
 EPSILON = 1e-5  # added to variances, as torch's LayerNorm does
 PROBED = 2000  # items among which top-1 is looked for

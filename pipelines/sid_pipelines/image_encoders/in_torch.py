@@ -62,7 +62,7 @@ class TorchEncoder(ImageEncoder):
     def threads(self) -> AbstractContextManager[ThreadPoolExecutor]:
         """Give threads that compute alone."""
         import_torch()
-        from sid_tokenizers.one_thread import one_thread_each
+        from sid_tokenizers.learned.one_thread import one_thread_each
 
         return one_thread_each(self.streams)
 

@@ -18,7 +18,7 @@ from sid_tokenizers.collisions import greedy
 from sid_tokenizers.collisions.base import Policy, Ranker, Settled, State, Task
 from sid_tokenizers.collisions.groups import Rows, group_sizes
 from sid_tokenizers.collisions.repeats import chunks
-from sid_tokenizers.fsq import fsq_bound, fsq_digits, fsq_distances, fsq_index
+from sid_tokenizers.learned.fsq import fsq_bound, fsq_digits, fsq_distances, fsq_index
 
 SAMPLE = 65_536  # rows the projection is fitted on
 MEAN, AXES = "fsq_mean", "fsq_axes"

@@ -7,7 +7,6 @@ it runs on one core, so the numbers do not depend on how many there are.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +17,11 @@ from sid_schemas import DataError
 from sid_tokenizers.base import Vectors, Weights
 from sid_tokenizers.clusters import cluster_means, nearest
 from sid_tokenizers.kmeans import kmeans
-from sid_tokenizers.one_thread import one_thread
-from sid_tokenizers.perceptron import Perceptron
-from sid_tokenizers.rq_vae import Settings
-from sid_tokenizers.rq_vae_network import Losses, Network, distances, losses, quantize
+from sid_tokenizers.learned.one_thread import one_thread
+from sid_tokenizers.learned.perceptron import Perceptron
+from sid_tokenizers.learned.rq_vae_network import Losses, Network, distances, losses, mean_loss, quantize
+from sid_tokenizers.learned.rq_vae_settings import Settings
+from sid_tokenizers.learned.training import Loop
 
 BLOCK = 8192  # rows per pass where no gradient is needed
 REFIT_ROWS = 64  # per code, from which codebooks are refit
@@ -39,6 +39,25 @@ class Trained:
     history: npt.NDArray[np.float64]
 
 
+class Objective:
+    """What a scheme trains on beside the losses of the RQ-VAE; this one adds nothing.
+
+    A scheme that is the RQ-VAE and something more says here what; all is called while codes are trained,
+    not before and not while the decoder is polished.
+    """
+
+    def begin(self, network: Network) -> None:
+        """Look at the network as it is when it gets its first codes."""
+
+    def epoch(self, number: int) -> Tensor | None:
+        """Get ready for an epoch, 1 the first; give its rows in the order of batches, or None to shuffle."""
+        return None
+
+    def loss(self, rows: Tensor, found: Losses) -> Tensor | None:
+        """Give the loss by row (b,) that is added for a batch, or None. rows: (b,) row numbers."""
+        return None
+
+
 def train(
     X: Vectors,
     weight: Weights | None,
@@ -49,15 +68,18 @@ def train(
     settings: Settings,
     device: str = "cpu",
     start: Sequence[Vectors] | None = None,
+    objective: Objective | None = None,
 ) -> Trained:
-    """Train on scaled rows in content order: (n, d) float32.
+    """Train on scaled rows in an order of their own: (n, d) float32.
 
     name: of the tokenizer, for messages. start: codebooks to begin with, else those that the settings
-    ask for. Raises DataError where training diverges, or the device is not there.
+    ask for. objective: what else is trained on; its row numbers are those of X. Raises DataError where
+    training diverges, or the device is not there.
     """
     check_present(device)
+    objective = objective or Objective()
     with one_thread():
-        return _Training(X, weight, name, levels, seed, settings, device, start).run()
+        return _Training(X, weight, name, levels, seed, settings, device, start, objective).run()
 
 
 def check_present(device: str) -> None:
@@ -81,6 +103,7 @@ class _Training:
         settings: Settings,
         device: str,
         start: Sequence[Vectors] | None,
+        objective: Objective,
     ) -> None:
         self.generator = torch.Generator().manual_seed(seed)
         self.draw = np.random.default_rng(seed)
@@ -91,22 +114,40 @@ class _Training:
         mass = None if weight is None else weight / weight.mean()
         self.weight = mass
         self.row_weight = None if mass is None else torch.from_numpy(mass.astype(np.float32)).to(device)
-        self.start = start
-        self.batches = ceil(len(X) / settings.batch_size)
-        self.alone, self.joint = settings.paced(self.batches)
+        self.start, self.objective = start, objective
+        self.alone, self.joint = settings.paced(ceil(len(X) / settings.batch_size))
+        self.loop = self._loop(self.network, self.alone + self.joint, settings.learning_rate)
         self.history: list[tuple[int, int, float]] = []
         self.best: dict[str, Tensor] | None = None
 
+    def _loop(self, part: nn.Module, epochs: int, rate: float) -> Loop:
+        settings = self.settings
+        return Loop(
+            part.parameters(),
+            len(self.x),
+            name=self.name,
+            generator=self.generator,
+            epochs=epochs,
+            batch_size=settings.batch_size,
+            learning_rate=rate,
+            weight_decay=settings.weight_decay,
+            optimizer=settings.optimizer,
+            schedule=settings.schedule,
+            schedule_warmup=settings.schedule_warmup,
+            clip=settings.clip,
+            device=self.device,
+        )
+
     def run(self) -> Trained:
-        optimizer, scheduler = self._optimizer(list(self.network.parameters()), self.settings.learning_rate)
         for _ in range(self.alone):
-            self._epoch(optimizer, scheduler, self._autoencoder_loss)
+            self.loop.epoch(self._autoencoder_loss)
         if self.start is not None:
             self._set_codebooks(self.start)
         elif self.settings.kmeans_init:
             self._set_codebooks(self._kmeans_codebooks())
+        self.objective.begin(self.network)
         for epoch in range(1, self.joint + 1):
-            self._epoch(optimizer, scheduler, self._loss)
+            self.loop.epoch(self._loss, self.objective.epoch(epoch))
             if epoch % self.settings.check_every == 0 or epoch == self.joint:
                 self._tend(last=epoch == self.joint)
                 self._check(epoch)
@@ -115,60 +156,27 @@ class _Training:
             self._polish()
         return self._trained()
 
-    def _epoch(self, optimizer: Any, scheduler: Any, loss_of: Any) -> None:
-        order = torch.randperm(len(self.x), generator=self.generator)
-        for rows in torch.split(order, self.settings.batch_size):
-            optimizer.zero_grad()
-            loss = loss_of(rows.to(self.device))
-            self._check_converging(bool(torch.isfinite(loss)))
-            loss.backward()
-            if self.settings.clip:
-                nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
-            optimizer.step()
-            scheduler.step()
-
-    def _check_converging(self, finite: bool) -> None:
-        """Raise DataError where a loss, latents or weights are not finite any more."""
-        if not finite:
-            raise DataError(
-                f"{self.name}: training diverged (loss is not finite); lower learning_rate "
-                f"(now {self.settings.learning_rate:g})"
-            )
-
-    def _check_weights(self) -> None:
-        squares = [weights.detach().square().sum() for weights in self.network.parameters()]
-        self._check_converging(bool(torch.isfinite(torch.stack(squares)).all()))
-
     def _loss(self, rows: Tensor) -> Tensor:
-        return losses(self.network, self.x[rows], self.settings).mean(self._weights(rows))
+        found = losses(self.network, self.x[rows], self.settings)
+        more = self.objective.loss(rows, found)
+        by_row = found.by_row() if more is None else found.by_row() + more
+        return mean_loss(by_row, self._weights(rows))
 
     def _autoencoder_loss(self, rows: Tensor) -> Tensor:
-        x = self.x[rows]
-        error = (self.network.decoder(self.network.encoder(x)) - x).square().mean(dim=1)
-        return Losses(error, torch.zeros_like(error), rows).mean(self._weights(rows))
+        return self._decoder_loss(rows, self.network.encoder(self.x[rows]))
+
+    def _decoder_loss(self, rows: Tensor, latents: Tensor) -> Tensor:
+        error = (self.network.decoder(latents) - self.x[rows]).square().mean(dim=1)
+        return mean_loss(error, self._weights(rows))
 
     def _weights(self, rows: Tensor) -> Tensor | None:
         return None if self.row_weight is None else self.row_weight[rows]
-
-    def _optimizer(self, parameters: list[nn.Parameter], rate: float) -> tuple[Any, Any]:
-        settings = self.settings
-        kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adagrad
-        optimizer = kind(parameters, lr=rate, weight_decay=settings.weight_decay)
-        steps = max((self.alone + self.joint) * self.batches, 1)
-        rise = min(max(settings.schedule_warmup * self.batches, 1), steps)
-
-        def factor(step: int) -> float:
-            if step < rise:
-                return (step + 1) / rise
-            return 1.0 if settings.schedule == "constant" else max(steps - step, 0) / max(steps - rise, 1)
-
-        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
     def _latents(self) -> Vectors:
         with torch.no_grad():
             parts = [self.network.encoder(block).cpu() for block in torch.split(self.x, BLOCK)]
         latents = torch.cat(parts)
-        self._check_converging(bool(torch.isfinite(latents.square().sum(dim=1)).all()))
+        self.loop.check(latents.square().sum(dim=1))
         return latents.numpy()
 
     def _codebooks(self) -> list[Vectors]:
@@ -189,13 +197,8 @@ class _Training:
 
     def _kmeans_codebooks(self) -> list[Vectors]:
         most = max(self.settings.kmeans_rows, *self.levels) if self.settings.kmeans_rows else 0
-        residual, weight = self._sample(most)
-        books = []
-        for level, k in enumerate(self.levels):
-            book = kmeans(residual, k, seed=self.seed + level, n_init=1, weight=weight)
-            residual = residual - book[nearest(residual, book)[0]]
-            books.append(book)
-        return books
+        latents, weight = self._sample(most)
+        return residual_codebooks(latents, weight, levels=self.levels, seed=self.seed)
 
     def _tend(self, *, last: bool) -> None:
         """Refit the codebooks to where latents are now, and bring unused codes back."""
@@ -203,7 +206,7 @@ class _Training:
         # A code put somewhere by hand in the last step has had no training after it: only refits do that.
         if not settings.refit_steps and (last or not settings.restart_dead):
             return
-        self._check_weights()
+        self.loop.check_parameters()
         residual, weight = self._sample(REFIT_ROWS * max(self.levels))
         books = self._codebooks()
         for book in books:
@@ -225,11 +228,11 @@ class _Training:
                 found = losses(self.network, self.x[rows], self.settings, training=False)
                 weight = self._weights(rows)
                 share = float(len(rows) if weight is None else weight.sum())
-                total, mass = total + float(found.mean(weight)) * share, mass + share
+                total, mass = total + float(mean_loss(found.by_row(), weight)) * share, mass + share
                 codes.append(found.codes.cpu().numpy())
         collisions = len(self.x) - len(np.unique(np.concatenate(codes), axis=0))
         entry = (epoch, collisions, total / mass)
-        self._check_converging(np.isfinite(entry[2]).item())
+        self.loop.check(torch.tensor(entry[2]))
         eligible = epoch >= self.settings.keep_from * self.joint
         others = [past[1:] for past in self.history if past[0] >= self.settings.keep_from * self.joint]
         if eligible and (not others or entry[1:] < min(others)):
@@ -238,35 +241,40 @@ class _Training:
 
     def _polish(self) -> None:
         """Train the decoder alone on the codes as they are now; SIDs do not change any more."""
-        settings = self.settings
-        epochs = min(settings.polish_epochs, self.joint)
+        epochs = min(self.settings.polish_epochs, self.joint)
         if not epochs:
             return
         with torch.no_grad():
             books = list(self.network.codebooks)
             parts = [
-                quantize(self.network.encoder(block), books, settings, sinkhorn=False)[1]
+                quantize(self.network.encoder(block), books, self.settings, sinkhorn=False)[1]
                 for block in torch.split(self.x, BLOCK)
             ]
         q = torch.cat(parts)
-        self.alone, self.joint = 0, epochs
-        optimizer, scheduler = self._optimizer(list(self.network.decoder.parameters()), POLISH_RATE)
-
-        def loss(rows: Tensor) -> Tensor:
-            error = (self.network.decoder(q[rows]) - self.x[rows]).square().mean(dim=1)
-            return Losses(error, torch.zeros_like(error), rows).mean(self._weights(rows))
-
+        polish = self._loop(self.network.decoder, epochs, POLISH_RATE)
         for _ in range(epochs):
-            self._epoch(optimizer, scheduler, loss)
+            polish.epoch(lambda rows: self._decoder_loss(rows, q[rows]))
 
     def _trained(self) -> Trained:
-        self._check_weights()
+        self.loop.check_parameters()
         return Trained(
             self.network.encoder.to_numpy(),
             self.network.decoder.to_numpy(),
             self._codebooks(),
             np.array(self.history, dtype=np.float64).reshape(-1, 3),
         )
+
+
+def residual_codebooks(
+    latents: Vectors, weight: Weights | None, *, levels: Sequence[int], seed: int
+) -> list[Vectors]:
+    """Give codebooks to begin with: k-means of what the levels before left over of latents (n, e)."""
+    books = []
+    for level, k in enumerate(levels):
+        book = kmeans(latents, k, seed=seed + level, n_init=1, weight=weight)
+        latents = latents - book[nearest(latents, book)[0]]
+        books.append(book)
+    return books
 
 
 def restart_dead(residual: Vectors, book: Vectors) -> None:

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from sid_schemas import DataError
-from sid_tokenizers.base import Tokenizer, Traits, Vectors, Weights, check_enough
-from sid_tokenizers.perceptron import PerceptronTokenizer, Scaling
+from sid_tokenizers.base import Tokenizer, Vectors, Weights, check_enough
+from sid_tokenizers.catalogue import Catalogue
+from sid_tokenizers.learned.perceptron import PerceptronTokenizer, Scaling
+from sid_tokenizers.learned.rq_vae_settings import Settings, check_device, check_settings
 from sid_tokenizers.residual import ResidualTokenizer, check_at_least, check_levels
 from sid_tokenizers.rq_kmeans import RQKMeans
-from sid_tokenizers.rq_vae import Settings, check_device, check_settings
+from sid_tokenizers.scheme import Traits
 
 INITS = ("balanced", "plain")
 DECODERS = ("shortcut", "plain")
@@ -111,9 +113,9 @@ class RQKMeansPlus(PerceptronTokenizer):
 
         return RQKMeansBalanced(levels=self.levels, seed=self.seed, remember=False)
 
-    def _fit(self, X: Vectors, weight: Weights | None) -> None:
+    def _fit(self, X: Vectors, weight: Weights | None, about: Catalogue | None) -> None:
         check_enough(self.levels, len(X))
-        from sid_tokenizers.rq_vae_training import train
+        from sid_tokenizers.learned.rq_vae_training import train
 
         initial = self._initial().fit(X, sample_weight=weight)
         assert isinstance(initial, ResidualTokenizer)

@@ -16,20 +16,25 @@ from sid_tokenizers.residual import ResidualTokenizer, unit_rows
 
 InputScaling = Literal["none", "scale", "batchnorm-l2"]
 SCALINGS = ("none", "scale", "batchnorm-l2")
-EPSILON = 1e-5  # added to variances, as torch's BatchNorm1d does
+Activation = Literal["relu", "sigmoid"]
+ACTIVATIONS = ("relu", "sigmoid")
+EPSILON = 1e-5  # added to variances, as torch's BatchNorm1d and layer_norm do
 
 
 @dataclass(frozen=True)
 class Perceptron:
-    """Linear layers with ReLU between them and none after the last.
+    """Linear layers with an activation between them and none after the last.
 
     weights: one (out, in) float32 matrix per layer, as torch keeps it; biases: (out,) float32 each.
-    shortcut: the output is x + layers(x) (RQ-KMeans+), else layers(x).
+    shortcut: the output is x + layers(x) (RQ-KMeans+), else layers(x). normed: `layer_norm` before each
+    activation (PRISM). activation: ReLU, or sigmoid (MMGRec's decoder).
     """
 
     weights: tuple[Vectors, ...]
     biases: tuple[Vectors, ...]
     shortcut: bool = False
+    normed: bool = False
+    activation: Activation = "relu"
 
     def __call__(self, X: Vectors) -> Vectors:
         """Run the layers: (n, in) float32 -> (n, out) float32."""
@@ -39,7 +44,7 @@ class Perceptron:
             hidden = X[rows]
             for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
                 if layer:
-                    hidden = np.maximum(hidden, 0.0)
+                    hidden = activated(layer_norm(hidden) if self.normed else hidden, self.activation)
                 hidden = product(hidden, weight.T) + bias
             out[rows] = X[rows] + hidden if self.shortcut else hidden
 
@@ -55,12 +60,35 @@ class Perceptron:
         return named
 
     @classmethod
-    def from_arrays(cls, prefix: str, arrays: dict[str, npt.NDArray[Any]], *, shortcut: bool = False) -> Self:
+    def from_arrays(
+        cls,
+        prefix: str,
+        arrays: dict[str, npt.NDArray[Any]],
+        *,
+        shortcut: bool = False,
+        normed: bool = False,
+        activation: Activation = "relu",
+    ) -> Self:
         """Take back what `arrays` gave."""
         layers = sum(name.startswith(f"{prefix}_weight_") for name in arrays)
         weights = tuple(arrays[f"{prefix}_weight_{layer}"] for layer in range(layers))
         biases = tuple(arrays[f"{prefix}_bias_{layer}"] for layer in range(layers))
-        return cls(weights, biases, shortcut)
+        return cls(weights, biases, shortcut, normed, activation)
+
+
+def activated(hidden: Vectors, activation: Activation) -> Vectors:
+    """Give max(x, 0), or 1 / (1 + exp(-x)) in a form that never overflows."""
+    if activation == "relu":
+        return np.maximum(hidden, np.float32(0))
+    sigmoid: Vectors = np.float32(0.5) * (np.tanh(np.float32(0.5) * hidden) + np.float32(1))
+    return sigmoid
+
+
+def layer_norm(X: Vectors) -> Vectors:
+    """Scale every row to mean 0 and variance 1: (n, d) -> (n, d). There are no learned gains."""
+    centred = X - X.mean(axis=1, keepdims=True)
+    normed: Vectors = centred / np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + EPSILON)
+    return normed
 
 
 @dataclass(frozen=True)
@@ -121,6 +149,11 @@ class PerceptronTokenizer(ResidualTokenizer):
         return False, False
 
     @property
+    def decoder_activation(self) -> Activation:
+        """Say what stands between the decoder's layers."""
+        return "relu"
+
+    @property
     def unit_inputs(self) -> bool:
         """Say whether vectors are scaled to length 1, so that `decode` cannot give them back."""
         return False
@@ -149,6 +182,8 @@ class PerceptronTokenizer(ResidualTokenizer):
     def _restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
         super()._restore(arrays)
         self.encoder_ = Perceptron.from_arrays("encoder", arrays, shortcut=self.shortcuts[0])
-        self.decoder_ = Perceptron.from_arrays("decoder", arrays, shortcut=self.shortcuts[1])
+        self.decoder_ = Perceptron.from_arrays(
+            "decoder", arrays, shortcut=self.shortcuts[1], activation=self.decoder_activation
+        )
         self.scaling_ = Scaling(arrays["input_shift"], arrays["input_scale"], self.unit_inputs)
         self.history_ = arrays["history"]

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sid_schemas import DataError
 from sid_tokenizers.base import Vectors, Weights
-from sid_tokenizers.fsq import Bound, fsq_constants
-from sid_tokenizers.fsq_decoder import LAYERS, heads_of
-from sid_tokenizers.one_thread import one_thread
+from sid_tokenizers.learned.fsq import Bound, fsq_constants
+from sid_tokenizers.learned.fsq_decoder import LAYERS, heads_of
+from sid_tokenizers.learned.one_thread import one_thread
+from sid_tokenizers.learned.training import Loop
 
 DROPOUT = 0.2
 FEED_FORWARD = 4  # times the width of a token
@@ -77,22 +77,26 @@ def train(
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # for the layers' start and the dropout, which take no generator
         network = FSQNetwork(X.shape[1], fsq_levels, slices, bound)
-        optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
+        loop = Loop(
+            network.parameters(),
+            len(X),
+            name="fsq",
+            generator=batches,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            optimizer="adam",
+        )
+
+        def loss(chosen: Tensor) -> Tensor:
+            error: Tensor = (network(rows[chosen]) - rows[chosen]).abs().mean(dim=1)
+            return (error * mass[chosen]).mean()
+
         for _ in range(epochs):
-            order = torch.randperm(len(X), generator=batches)
-            for start in range(0, len(X), batch_size):
-                chosen = order[start : start + batch_size]
-                optimizer.zero_grad()
-                error = (network(rows[chosen]) - rows[chosen]).abs().mean(dim=1)
-                loss = (error * mass[chosen]).mean()
-                check_converging(loss, learning_rate)
-                loss.backward()
-                optimizer.step()
+            loop.epoch(loss)
         if epochs:
-            check_converging(total_error(network, rows, batch_size), learning_rate)
-            # Squares are what norms are made of; where they overflow, `decode` gives no numbers.
-            squares = [tensor.square().sum() for tensor in network.state_dict().values()]
-            check_converging(torch.stack(squares).sum(), learning_rate)
+            loop.check(total_error(network, rows, batch_size))
+            loop.check_parameters()
     return {name: tensor.detach().numpy().copy() for name, tensor in network.state_dict().items()}
 
 
@@ -103,11 +107,3 @@ def total_error(network: FSQNetwork, rows: Tensor, batch_size: int) -> Tensor:
         return torch.stack(
             [(network(part) - part).abs().sum() for part in torch.split(rows, batch_size)]
         ).sum()
-
-
-def check_converging(number: Tensor, learning_rate: float) -> None:
-    """Raise DataError where a loss, or a sum of weights, is not finite."""
-    if not torch.isfinite(number):
-        raise DataError(
-            f"fsq: training diverged (loss is not finite); lower learning_rate (now {learning_rate:g})"
-        )

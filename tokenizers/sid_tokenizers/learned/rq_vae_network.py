@@ -13,18 +13,29 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from sid_tokenizers.perceptron import Perceptron
-from sid_tokenizers.rq_vae import Settings
+from sid_tokenizers.learned.perceptron import Activation, Perceptron
+from sid_tokenizers.learned.rq_vae_settings import Settings
 from sid_tokenizers.sinkhorn import sinkhorn_codes
 
 
 class Layers(nn.Module):
-    """Linear layers with ReLU between; with a shortcut, added to the input and zero at first."""
+    """Linear layers with an activation between; with a shortcut, added to the input and zero at first.
 
-    def __init__(self, widths: Sequence[int], generator: torch.Generator, *, shortcut: bool = False) -> None:
+    normed: rows are scaled to mean 0 and variance 1 before each activation.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        generator: torch.Generator,
+        *,
+        shortcut: bool = False,
+        normed: bool = False,
+        activation: Activation = "relu",
+    ) -> None:
         """Draw weights of layers from widths[0] columns to widths[-1]; biases are zero."""
         super().__init__()
-        self.shortcut = shortcut
+        self.shortcut, self.normed, self.activation = shortcut, normed, activation
         self.linear = nn.ModuleList()
         for width, following in pairwise(widths):
             layer = nn.Linear(width, following, device="meta").to_empty(device="cpu")  # draws nothing
@@ -36,15 +47,19 @@ class Layers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the layers: (n, widths[0]) -> (n, widths[-1])."""
+        activated = F.relu if self.activation == "relu" else torch.sigmoid
         hidden = x
         for place, layer in enumerate(self.linear):
-            hidden = layer(F.relu(hidden) if place else hidden)
+            if place:
+                hidden = activated(F.layer_norm(hidden, hidden.shape[1:]) if self.normed else hidden)
+            hidden = layer(hidden)
         return x + hidden if self.shortcut else hidden
 
     def to_numpy(self) -> Perceptron:
         """Give the layers as a perceptron of numpy arrays."""
         arrays = [array.detach().cpu().numpy().copy() for array in self.parameters()]
-        return Perceptron(tuple(arrays[::2]), tuple(arrays[1::2]), self.shortcut)
+        weights, biases = tuple(arrays[::2]), tuple(arrays[1::2])
+        return Perceptron(weights, biases, self.shortcut, self.normed, self.activation)
 
 
 class Network(nn.Module):
@@ -61,7 +76,12 @@ class Network(nn.Module):
         super().__init__()
         widths = [dim, *settings.hidden, settings.latent]
         self.encoder = Layers(widths, generator, shortcut=settings.encoder_shortcut)
-        self.decoder = Layers(widths[::-1], generator, shortcut=settings.decoder_shortcut)
+        self.decoder = Layers(
+            widths[::-1],
+            generator,
+            shortcut=settings.decoder_shortcut,
+            activation=settings.decoder_activation,
+        )
         self.codebooks = nn.ParameterList(
             torch.empty(k, settings.latent).uniform_(-1 / k, 1 / k, generator=generator) for k in levels
         )
@@ -69,30 +89,48 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses of a batch by row, (n,) each, before weights; codes: (n, L)."""
+    """Losses of a batch by row, (n,) each, before weights, and what they came of.
+
+    z: (n, e) latents; codes: (n, L); q: (n, e) their sums, as the decoder got them: the gradient of q goes
+    on to z.
+    """
 
     reconstruction: Tensor
     quantization: Tensor
+    z: Tensor
+    q: Tensor
     codes: Tensor
     crowding: Tensor | None = None
 
-    def mean(self, weight: Tensor | None) -> Tensor:
-        """Give the loss of the batch: the mean over rows, weighted where there are weights."""
+    def by_row(self) -> Tensor:
+        """Give the sum of the losses of each row: (n,)."""
         rows = self.reconstruction + self.quantization
-        if self.crowding is not None:
-            rows = rows + self.crowding
-        if weight is None:
-            return rows.mean()
-        return (rows * weight).sum() / weight.sum().clamp_min(1e-30)
+        return rows if self.crowding is None else rows + self.crowding
+
+
+def mean_loss(by_row: Tensor, weight: Tensor | None) -> Tensor:
+    """Give the loss of a batch: the mean over rows, weighted where there are weights."""
+    if weight is None:
+        return by_row.mean()
+    return (by_row * weight).sum() / weight.sum().clamp_min(1e-30)
+
+
+def imbalance(shares: Tensor) -> Tensor:
+    """Give how unevenly a batch uses what it shares out: (n, k), rows adding up to 1.
+
+    0 where evenly, k - 1 where one of the k has everything.
+    """
+    return shares.shape[1] * (shares.mean(dim=0) - 1 / shares.shape[1]).square().sum()
 
 
 def losses(network: Network, x: Tensor, settings: Settings, *, training: bool = True) -> Losses:
     """Give the losses of a batch x: (n, d). training: with Sinkhorn and `crowding` where they are set."""
     z = network.encoder(x)
     codes, q, quantization = quantize(z, list(network.codebooks), settings, sinkhorn=training)
-    decoded = network.decoder(pass_gradient(z, q, rotate=settings.gradient == "rotation"))
     crowded = settings.unique * crowding(z, q, codes) if training and settings.unique else None
-    return Losses((decoded - x).square().mean(dim=1), quantization, codes, crowded)
+    q = pass_gradient(z, q, rotate=settings.gradient == "rotation")
+    reconstruction = (network.decoder(q) - x).square().mean(dim=1)
+    return Losses(reconstruction, quantization, z, q, codes, crowded)
 
 
 def crowding(z: Tensor, q: Tensor, codes: Tensor) -> Tensor:

@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sid_schemas import DataError
-from sid_tokenizers.base import Codes, Tokenizer, Traits, Vectors, Weights, check_enough, check_vectors
+from sid_tokenizers.base import Codes, Tokenizer, Vectors, Weights, check_enough, check_vectors
 from sid_tokenizers.blocks import over_blocks, product
-from sid_tokenizers.fsq_decoder import decode_slices
+from sid_tokenizers.catalogue import Catalogue
+from sid_tokenizers.learned.fsq_decoder import decode_slices
 from sid_tokenizers.residual import check_at_least, check_levels
+from sid_tokenizers.scheme import Traits
 
 Bound = Literal["recgpt", "lucidrains"]
 
@@ -80,11 +82,11 @@ class FSQ(Tokenizer):
         if self.bound not in get_args(Bound):
             raise DataError(f"bound: expected one of {list(get_args(Bound))}, got {self.bound!r}")
 
-    def _fit(self, X: Vectors, weight: Weights | None) -> None:
+    def _fit(self, X: Vectors, weight: Weights | None, about: Catalogue | None) -> None:
         check_enough([1], len(X))
         if X.shape[1] % self.slices:
             raise DataError(f"slices: {X.shape[1]} columns cannot be cut into {self.slices} equal slices")
-        from sid_tokenizers.fsq_training import train
+        from sid_tokenizers.learned.fsq_training import train
 
         shift, scale = moments(X, weight) if self.standardize else (0.0, 1.0)
         self.weights_ = train(

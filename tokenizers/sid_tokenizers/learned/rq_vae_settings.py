@@ -1,19 +1,12 @@
-"""RQ-VAE: residual quantization in a latent space that is learned together with the codes.
-
-Unlike rq_kmeans.py it trains networks, so `fit` needs torch (rq_vae_training.py is its only door); encode,
-decode and distances run in numpy. Presets say whose settings they are; every one can be overridden.
-"""
+"""What the training of an RQ-VAE depends on, and whose settings there are; rq_vae.py is the scheme."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from math import ceil
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from sid_schemas import DataError
-from sid_tokenizers.base import Traits, Vectors, Weights, check_enough
-from sid_tokenizers.perceptron import SCALINGS, InputScaling, PerceptronTokenizer, Scaling
-from sid_tokenizers.residual import check_at_least, check_levels
+from sid_tokenizers.learned.perceptron import ACTIVATIONS, SCALINGS, Activation, InputScaling
 
 
 @dataclass(frozen=True)
@@ -22,6 +15,7 @@ class Settings:
 
     hidden: widths between input and latent; the decoder has them in reverse. latent: columns coded.
     encoder_shortcut, decoder_shortcut: add the input, of which the layers then are zero at first.
+    decoder_activation: between the decoder's layers; the encoder has ReLU.
     beta: weight of the commitment. level_mean: average the levels' losses, else add them up.
     residual_grad: what reaches the encoder of the commitments after level 1: full, or none as in LC-Rec.
     gradient: how the decoder's gradient passes the codes: straight through (ste), or by rotation.
@@ -42,6 +36,7 @@ class Settings:
     latent: int
     encoder_shortcut: bool = False
     decoder_shortcut: bool = False
+    decoder_activation: Activation = "relu"
     beta: float = 0.25
     level_mean: bool = False
     residual_grad: Literal["full", "none"] = "full"
@@ -55,7 +50,7 @@ class Settings:
     batch_size: int = 1024
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
-    optimizer: Literal["adamw", "adagrad"] = "adamw"
+    optimizer: Literal["adamw", "adam", "adagrad"] = "adamw"
     schedule: Literal["linear", "constant"] = "constant"
     schedule_warmup: int = 0
     clip: float = 0.0
@@ -153,9 +148,10 @@ PRESETS = {
 
 # Of each setting that has choices, the choices.
 CHOICES: dict[str, tuple[str, ...]] = {
+    "decoder_activation": ACTIVATIONS,
     "residual_grad": ("full", "none"),
     "gradient": ("ste", "rotation"),
-    "optimizer": ("adamw", "adagrad"),
+    "optimizer": ("adamw", "adam", "adagrad"),
     "schedule": ("linear", "constant"),
     "normalize_input": SCALINGS,
 }
@@ -195,132 +191,3 @@ def check_device(device: str) -> None:
     """Raise DataError for a name that torch knows nothing by; whether it is there, only training tells."""
     if not isinstance(device, str) or not DEVICE.fullmatch(device):
         raise DataError(f"device: expected cpu, cuda, cuda:0, cuda:1, ... or mps, got {device!r}")
-
-
-class RQVAE(PerceptronTokenizer):
-    """Residual-quantized variational autoencoder (RQ-VAE); variational in name only, as in the papers.
-
-    levels: codes per level, coarse to fine. seed: of every draw. preset: whose settings to start from:
-      sidmill: ours, minutes on a CPU; tiger: the TIGER paper; lc-rec: LC-Rec's run.sh; minionerec: the
-      defaults of MiniOneRec's code; grid: GRID's code. All but ours train for very long and are meant
-      for comparison. Levels are no part of a preset.
-    Every other parameter overrides one setting of the preset; None leaves it as it is. They are told in
-    `Settings`; the two shortcuts, which no preset has, cannot be given. Given `epochs` lift the preset's
-    limit of steps. device: where torch trains: cpu, cuda, cuda:1, mps.
-
-    Learns `encoder_` and `decoder_`, `scaling_`, `codebooks_` (one (K, latent) float32 matrix per level)
-    and `history_`. The same seed gives the same codes on the same machine and version of torch, however
-    many cores there are; another processor may round otherwise, and training grows the difference.
-    Balance and uniqueness hold on the fit rows; a new row gets the nearest codes, whatever they are.
-    """
-
-    name: ClassVar[str] = "rq-vae"
-    paper: ClassVar[str] = "TIGER (RQ-VAE); LC-Rec, MiniOneRec and GRID by preset"
-    traits: ClassVar[Traits] = Traits(soft=True, package="torch", extra="torch")
-
-    def __init__(
-        self,
-        *,
-        levels: Sequence[int] = (256, 256, 256),
-        seed: int = 0,
-        preset: Literal["sidmill", "tiger", "lc-rec", "minionerec", "grid"] = "sidmill",
-        hidden: Sequence[int] | None = None,
-        latent: int | None = None,
-        beta: float | None = None,
-        level_mean: bool | None = None,
-        residual_grad: Literal["full", "none"] | None = None,
-        gradient: Literal["ste", "rotation"] | None = None,
-        sinkhorn: float | None = None,
-        unique: float | None = None,
-        epochs: int | None = None,
-        autoencoder_epochs: int | None = None,
-        polish_epochs: int | None = None,
-        max_steps: int | None = None,
-        batch_size: int | None = None,
-        learning_rate: float | None = None,
-        weight_decay: float | None = None,
-        optimizer: Literal["adamw", "adagrad"] | None = None,
-        schedule: Literal["linear", "constant"] | None = None,
-        schedule_warmup: int | None = None,
-        clip: float | None = None,
-        normalize_input: Literal["none", "scale", "batchnorm-l2"] | None = None,
-        kmeans_init: bool | None = None,
-        kmeans_rows: int | None = None,
-        restart_dead: bool | None = None,
-        check_every: int | None = None,
-        keep_from: float | None = None,
-        refit_steps: int | None = None,
-        balance: float | None = None,
-        device: str = "cpu",
-    ) -> None:
-        """Store the parameters; `fit` checks them."""
-        self.levels = levels
-        self.seed = seed
-        self.preset = preset
-        self.hidden = hidden
-        self.latent = latent
-        self.beta = beta
-        self.level_mean = level_mean
-        self.residual_grad = residual_grad
-        self.gradient = gradient
-        self.sinkhorn = sinkhorn
-        self.unique = unique
-        self.epochs = epochs
-        self.autoencoder_epochs = autoencoder_epochs
-        self.polish_epochs = polish_epochs
-        self.max_steps = max_steps
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.optimizer = optimizer
-        self.schedule = schedule
-        self.schedule_warmup = schedule_warmup
-        self.clip = clip
-        self.normalize_input = normalize_input
-        self.kmeans_init = kmeans_init
-        self.kmeans_rows = kmeans_rows
-        self.restart_dead = restart_dead
-        self.check_every = check_every
-        self.keep_from = keep_from
-        self.refit_steps = refit_steps
-        self.balance = balance
-        self.device = device
-
-    @property
-    def settings(self) -> Settings:
-        """Give the preset with this tokenizer's own parameters put in."""
-        if self.preset not in PRESETS:
-            raise DataError(f"preset: expected one of {', '.join(PRESETS)}, got {self.preset!r}")
-        apart = ("levels", "seed", "preset", "device")
-        given = {name: value for name, value in self.get_params().items() if name not in apart}
-        return settled(PRESETS[self.preset], given)
-
-    def check_params(self) -> None:
-        """Raise DataError naming a parameter that is out of range."""
-        check_levels(self.levels)
-        check_at_least(self, seed=0)
-        check_settings(self.settings)
-        check_device(self.device)
-
-    @property
-    def unit_inputs(self) -> bool:
-        """Say whether vectors are scaled to length 1, so that `decode` cannot give them back."""
-        return self.settings.normalize_input == "batchnorm-l2"
-
-    def _fit(self, X: Vectors, weight: Weights | None) -> None:
-        check_enough(self.levels, len(X))
-        from sid_tokenizers.rq_vae_training import train
-
-        settings = self.settings
-        self.scaling_ = Scaling.learned(X, weight, settings.normalize_input)
-        trained = train(
-            self.scaling_(X),
-            weight,
-            name=self.name,
-            levels=self.levels,
-            seed=self.seed,
-            settings=settings,
-            device=self.device,
-        )
-        self.encoder_, self.decoder_ = trained.encoder, trained.decoder
-        self.codebooks_, self.history_ = trained.codebooks, trained.history
