@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ NEUTRAL = {"sid_schemas.errors", "sid_pipelines.stage", "sid_warehouse.stages", 
 
 
 Revisions = dict[str, dict[str, Any]]
+Read = dict[str, tuple[list[str], str]]  # of each module: what it imports, and its code
 
 
 def current() -> Revisions:
@@ -31,22 +33,26 @@ def current() -> Revisions:
         stage.name: (stage.revision, stage.run.__module__) for stage in (*CHAIN, *APPENDING, RELABEL, CHURN)
     }
     stages["publish"] = (publish.REVISION, publish.__name__)
+    read: Read = {}
     return {
-        name: {"revision": revision, "code": code_hash(module)} for name, (revision, module) in stages.items()
+        name: {"revision": revision, "code": code_hash(module, read)}
+        for name, (revision, module) in stages.items()
     }
 
 
-def code_hash(module: str) -> str:
-    """Give the hash over a module and all of ours that it imports."""
+def code_hash(module: str, read: Read) -> str:
+    """Give the hash over a module and all of ours that it imports; read: modules looked at already."""
     seen: dict[str, str] = {}
     pending = [module]
     while pending:
         name = pending.pop()
         if name in seen or name in NEUTRAL:
             continue
-        tree = _parse(name)
-        pending += _imports(tree)
-        seen[name] = ast.dump(_without_docstrings(_without_wiring(tree)))
+        if name not in read:
+            tree = _parse(name)
+            read[name] = _imports(tree), ast.dump(_without_docstrings(_without_wiring(tree)))
+        imports, seen[name] = read[name]
+        pending += imports
     return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -67,6 +73,7 @@ def _imports(tree: ast.Module) -> list[str]:
     return found
 
 
+@cache
 def _is_module(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None

@@ -261,6 +261,7 @@ levels = [64, 64, 64]
 
 
 @pytest.mark.realdata
+@pytest.mark.proof
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not there")
 def test_text_posters_and_behaviour_become_one_release(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
