@@ -5,8 +5,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Whole files to two processes: a file's fixtures are made once.
-SPREAD := -n 2 --dist loadfile
+# Whole files to two processes: a file's fixtures are made once. In their order, for else files of few tests come
+# last, of which some are the longest, and one process waits for the other.
+SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 RECIPE := examples/movietweetings.toml
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, Run, run_chain, sidmill, small_dump
+from helpers import ROOT, Run, judge_plainly, run_chain, sidmill, small_dump
 
 from sid_flows.plan import make_plan
 from sid_flows.recipe import load_recipe
+from sid_pipelines import gates
 from sid_pipelines.chain import STEPS
 from sid_pipelines.contents import published_tables
 from sid_pipelines.vectors import StoredVectors, read_vectors
@@ -189,7 +190,8 @@ def test_an_override_names_its_embedding(tmp_path: Path) -> None:
         ("gates.min_coverage=1", "embeddings_collaborative.coverage"),
     ],
 )
-def test_vectors_are_gated(tmp_path: Path, gate: str, message: str) -> None:
+def test_vectors_are_gated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: str, message: str) -> None:
+    monkeypatch.setattr(gates, "judge", judge_plainly)
     sections = SECTIONS.replace('template = "{title}"', 'template = "{domain}"').replace(
         'missing = "map"\nmap_from = "words"', 'missing = "mean"'
     )

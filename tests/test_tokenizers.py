@@ -132,6 +132,8 @@ def make(scheme: type[Tokenizer], levels: list[int]) -> Tokenizer:
     match scheme.name:
         case "fsq":
             params: dict[str, object] = {"fsq_levels": [4, 3], "slices": len(levels), "epochs": 1}
+        case "opq":
+            params = {"levels": levels, "rounds": 4}
         case "rq-kmeans+fsq":
             params = {"kmeans_levels": levels, "fsq_levels": [2, 2]}
         case "rq-vae":

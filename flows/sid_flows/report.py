@@ -267,12 +267,12 @@ def _waterfall(ledger: Sequence[Mapping[str, Any]]) -> Iterable[Sequence[Any]]:
 def _examples(outputs: Mapping[str, StageOutput]) -> Iterable[Sequence[Any]]:
     """Give the largest groups of items with one first code, and their most popular titles."""
     items = outputs["sequences"].read("items", ["title", "item_id", "popularity_train"]).to_pylist()
-    sids = outputs["collisions"].read("sids", ["sid"])["sid"].to_pylist()
-    groups: dict[int, list[dict[str, Any]]] = {}
-    for item, sid in zip(items, sids, strict=True):
-        groups.setdefault(sid[0], []).append(item)
+    tokens = outputs["collisions"].read("sids", ["tokens"])["tokens"].to_pylist()
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for item, own in zip(items, tokens, strict=True):
+        groups.setdefault(own[0], []).append(item)
     largest = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))[:GROUPS]
     for first, members in largest:
         members.sort(key=lambda item: (-item["popularity_train"], item["item_id"]))
         titles = (item["title"] or item["item_id"] for item in members[:TITLES])
-        yield [code(f"<a_{first}>"), len(members), "; ".join(titles)]
+        yield [code(first), len(members), "; ".join(titles)]
