@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from sid_flows.append import plan_append
 from sid_flows.execute import execute, finish
 from sid_flows.plan import Plan, make_plan
+from sid_pipelines import gates, publish
 from sid_pipelines.recheck import holds
 from sid_schemas import Check
 from sid_schemas.suites import Verdict
@@ -146,3 +148,9 @@ def judge_plainly(
     """Judge by the bounds alone: Great Expectations takes seconds, and test_gates.py has it."""
     numbers = [measured[check.table][check.name] for check in checks]
     return [Verdict(one, number, holds(one, number)) for one, number in zip(checks, numbers, strict=True)]
+
+
+def quickly(patch: pytest.MonkeyPatch) -> None:
+    """Judge by the bounds alone and leave the catalog: other tests have Great Expectations and DuckDB."""
+    patch.setattr(publish.catalog, "refresh", lambda warehouse, copies: None)
+    patch.setattr(gates, "judge", judge_plainly)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from helpers import Run, judge_plainly, more_dump, run_append, run_chain, small_dump, write_dump
+from helpers import Run, more_dump, quickly, run_append, run_chain, small_dump, write_dump
 
 from sid_flows.execute import execute, finish
 from sid_flows.retokenize import plan_retokenize
-from sid_pipelines import gates, publish
+from sid_pipelines import gates
 from sid_pipelines.recheck import recheck
 from sid_schemas import DataError
 from sid_schemas.tables import table_named
@@ -60,13 +60,7 @@ IDENTITIES = (
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Judge by the bounds alone and leave the catalog: other tests have Great Expectations and DuckDB."""
-    _quick(monkeypatch)
-
-
-def _quick(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(publish.catalog, "refresh", lambda warehouse, copies: None)
-    patch.setattr(gates, "judge", judge_plainly)
+    quickly(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +75,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def base(recipe: Path) -> Run:
     """A release of codes with all that may lie beside them."""
     with pytest.MonkeyPatch.context() as patch:
-        _quick(patch)
+        quickly(patch)
         return run_chain(recipe, recipe.parent / "w", *EVERYTHING)
 
 
@@ -89,7 +83,7 @@ def base(recipe: Path) -> Run:
 def grown(base: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """An append to it."""
     with pytest.MonkeyPatch.context() as patch:
-        _quick(patch)
+        quickly(patch)
         delta = more_dump(tmp_path_factory.mktemp("delta"))
         return run_append(delta, base.plan.warehouse, base=base.release.ref)
 

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from helpers import Run, judge_plainly, run_chain, small_dump
+from helpers import Run, quickly, run_chain, small_dump
 
 from sid_flows.execute import execute, finish
 from sid_flows.plan import make_plan
 from sid_flows.retokenize import plan_retokenize
-from sid_pipelines import gates, publish
+from sid_pipelines import gates
 from sid_pipelines.recheck import recheck
 from sid_schemas import GateRefusedError, RecipeError, WarehouseError
 from sid_tokenizers import Trie
@@ -24,9 +24,7 @@ CF = '[[embed]]\n[[embed]]\nmodality = "collaborative"\nmodel = "ppmi-svd"\ndim 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Judge by the bounds alone and leave the catalog: other tests have Great Expectations and DuckDB."""
-    monkeypatch.setattr(publish.catalog, "refresh", lambda warehouse, copies: None)
-    monkeypatch.setattr(gates, "judge", judge_plainly)
+    quickly(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +40,7 @@ def dump(tmp_path_factory: pytest.TempPathFactory) -> Dump:
 def behaviour(dump: Dump) -> Run:
     """A release of two tables of SIDs, soft codes, user SIDs and mixtures."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(publish.catalog, "refresh", lambda warehouse, copies: None)
-        patch.setattr(gates, "judge", judge_plainly)
+        quickly(patch)
         return run_chain(
             *dump,
             "tokenize.vectors=collaborative",

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import ROOT, Run, judge_plainly, run_chain
+from helpers import ROOT, Run, quickly, run_chain
 
 from sid_flows.recipe import load_recipe
-from sid_pipelines import gates, publish
 from sid_schemas.tables import TABLES
 from sid_tokenizers import Tokenizer
 
@@ -24,9 +23,7 @@ SHORT = {"epochs": 3, "polish_epochs": 1, "autoencoder_epochs": 1, "decoder_epoc
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Judge by the bounds alone and leave the catalog: other tests have Great Expectations and DuckDB."""
-    monkeypatch.setattr(publish.catalog, "refresh", lambda warehouse, copies: None)
-    monkeypatch.setattr(gates, "judge", judge_plainly)
+    quickly(monkeypatch)
 
 
 @pytest.fixture(scope="module")

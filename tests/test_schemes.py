@@ -7,10 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import Run, judge_plainly, run_chain, small_dump
+from helpers import Run, quickly, run_chain, small_dump
 
 from sid_flows.plan import make_plan
-from sid_pipelines import gates, publish
 from sid_pipelines.tokenize import Coded
 from sid_pipelines.vectors import StoredVectors
 from sid_schemas import MissingExtraError, RecipeError
@@ -36,9 +35,7 @@ SMALL: dict[str, tuple[str, ...]] = {
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Judge by the bounds alone and leave the catalog: other tests have Great Expectations and DuckDB."""
-    monkeypatch.setattr(publish.catalog, "refresh", lambda warehouse, copies: None)
-    monkeypatch.setattr(gates, "judge", judge_plainly)
+    quickly(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from sid_pipelines.contents import holder, published_tables
-from sid_pipelines.promises import same_items
+from sid_pipelines.promises import nothing, same_items
 from sid_schemas import Check, DataError
 from sid_schemas.checks import none_of
 from sid_schemas.tables import DOCIDS, ITEM_PATHS, SID_PIECES, SOFT_SIDS
@@ -37,16 +37,12 @@ def counted_beside(outputs: Mapping[str, StageOutput]) -> Iterator[tuple[Check, 
     tables = published_tables(outputs)
     if ITEM_PATHS.name in tables:
         wrong = _wrong_paths(outputs, with_docids=DOCIDS.name in tables)
-        yield _nothing(ITEM_PATHS.name, "wrong_text", "text spells out path and docid"), wrong
+        yield nothing(ITEM_PATHS.name, "wrong_text", "text spells out path and docid"), wrong
     if SID_PIECES.name in tables:
         yield (
-            _nothing(SID_PIECES.name, "not_the_sids", "pieces are those of the SIDs"),
+            nothing(SID_PIECES.name, "not_the_sids", "pieces are those of the SIDs"),
             _wrong_pieces(outputs),
         )
-
-
-def _nothing(table: str, name: str, why: str) -> Check:
-    return Check(table, name, "", why, minimum=0, maximum=0)
 
 
 def _wrong_paths(outputs: Mapping[str, StageOutput], *, with_docids: bool) -> float:

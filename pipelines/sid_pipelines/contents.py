@@ -77,10 +77,10 @@ def contents_of(outputs: Mapping[str, StageOutput]) -> dict[str, Path]:
     for role, names in FILES.items():
         contents |= {name: outputs[role].folder / name for name in names}
     for name in named_codes(outputs):
-        apart = named_sids(name)[0].name
+        table = named_sids(name)[0].name
         for role in ("collisions", "tokenize"):
-            folder = outputs[f"{role} {name}"].folder
-            contents |= {f"{apart}/{file}": _of_release(folder, apart) / file for file in FILES[role]}
+            folder = apart(outputs[f"{role} {name}"].folder, name)
+            contents |= {f"{table}/{file}": folder / file for file in FILES[role]}
     further = [outputs[role] for role in WHOLE if role in outputs]
     for output in [*embeddings_of(outputs).values(), *further]:  # fitted transforms and the like
         kept = (name for name in output.manifest["files"] if not name.endswith(".parquet"))
@@ -88,7 +88,11 @@ def contents_of(outputs: Mapping[str, StageOutput]) -> dict[str, Path]:
     return contents
 
 
-def _of_release(folder: Path, apart: str) -> Path:
-    """Give where such files lie: in a stage's own folder at its top, in a release in the folder `apart`."""
-    inside = folder / apart
-    return inside if any((inside / name).exists() for name in ("vocabulary.json", "tokenizer")) else folder
+def apart(folder: Path, name: str) -> Path:
+    """Give where the trie, the vocabulary and the tokenizer of SIDs lie.
+
+    They lie at the top of a stage's own folder, and of a release; in a release those of an embedding that is
+    tokenized on its own lie with its table.
+    """
+    inside = folder / named_sids(name)[0].name
+    return inside if name and (inside / "vocabulary.json").exists() else folder

@@ -4,12 +4,12 @@ placed.py has what it promises of sequences and samples.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sid_pipelines.contents import apart
 from sid_schemas import Check
 from sid_schemas.checks import none_of
 from sid_schemas.tables import named_sids
@@ -43,7 +43,7 @@ class SidShape:
         Of a release, `name` says which of its tables of SIDs is meant.
         """
         facts = resolved.facts
-        vocabulary = Vocabulary.load(decoding_folder(resolved.folder, name) / "vocabulary.json")
+        vocabulary = Vocabulary.load(apart(resolved.folder, name) / "vocabulary.json")
         if max_collision_rate is None and facts["capacity"] is None:
             max_collision_rate = 0.0
         base = vocabulary.length - (facts["length"] not in ("L", VARIES))
@@ -58,12 +58,6 @@ class SidShape:
     def back(self) -> str:
         """Give the name of the table that leads back from SIDs to items."""
         return named_sids(self.name)[1].name
-
-
-def decoding_folder(folder: Path, name: str) -> Path:
-    """Give where the trie and the vocabulary of SIDs lie: in a release, those of one embedding apart."""
-    apart = folder / named_sids(name)[0].name
-    return apart if name and (apart / "vocabulary.json").exists() else folder
 
 
 def sid_promises(shape: SidShape) -> list[Check]:
@@ -189,13 +183,13 @@ def _shape_promises(shape: SidShape) -> list[Check]:
 
 def counted_promises(shape: SidShape, resolved: StageOutput) -> list[tuple[Check, float]]:
     """Give the checks of SIDs that Python computes, each with its number: the trie, and paths in it."""
-    vocabulary, folder = shape.vocabulary, decoding_folder(resolved.folder, shape.name)
+    vocabulary, folder = shape.vocabulary, apart(resolved.folder, shape.name)
     table = resolved.read(shape.table, ["sid", "tokens"])
     made = Trie.build(padded_matrix(table["sid"], vocabulary.length, -1))
     kept = Trie.load(folder / "trie.safetensors")
     arrays = ("offsets", "codes", "items")
     differs = not all(np.array_equal(getattr(made, name), getattr(kept, name)) for name in arrays)
-    found = [(_nothing(shape.table, "trie_differs", "the trie holds the SIDs"), float(differs))]
+    found = [(nothing(shape.table, "trie_differs", "the trie holds the SIDs"), float(differs))]
     if vocabulary.places:
         ends_within = float(((made.items >= 0) & (np.diff(made.offsets) > 0)).sum())
         spelt = pa.array(vocabulary.names).take(pc.list_flatten(table["sid"]).combine_chunks())
@@ -203,13 +197,14 @@ def counted_promises(shape: SidShape, resolved: StageOutput) -> list[tuple[Check
             pc.sum(pc.not_equal(spelt, pc.list_flatten(table["tokens"]).combine_chunks())).as_py() or 0
         )
         found += [
-            (_nothing(shape.table, "not_prefix_free", "no SID is the beginning of another"), ends_within),
-            (_nothing(shape.table, "wrong_strings", "tokens spell out sid"), float(wrong)),
+            (nothing(shape.table, "not_prefix_free", "no SID is the beginning of another"), ends_within),
+            (nothing(shape.table, "wrong_strings", "tokens spell out sid"), float(wrong)),
         ]
     return found
 
 
-def _nothing(table: str, name: str, why: str) -> Check:
+def nothing(table: str, name: str, why: str) -> Check:
+    """Give a check of a number that Python counts, and that must be 0."""
     return Check(table, name, "", why, minimum=0, maximum=0)
 
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sid_pipelines.collisions import as_they_are
+from sid_pipelines.contents import apart
 from sid_pipelines.identified import Identified
-from sid_pipelines.promises import decoding_folder
 from sid_pipelines.stage import count
 from sid_pipelines.vectors import Stored, blocks_from
 from sid_schemas import DataError
@@ -52,7 +52,7 @@ class Published:
     @classmethod
     def of(cls, base: StageOutput, name: str) -> "Published":
         """Read them. name: of the embedding, "" for those of the release."""
-        folder = decoding_folder(base.folder, name)
+        folder = apart(base.folder, name)
         facts = base.facts["sids"][name] if name else base.facts
         vocabulary = Vocabulary.load(folder / "vocabulary.json")
         table = base.read(named_sids(name)[0].name, ["codes", "sid", "slot", "sid_key"])

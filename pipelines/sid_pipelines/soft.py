@@ -24,7 +24,7 @@ def soft_facts(tokenizer: Tokenizer, top: int, temperature: float) -> dict[str, 
     """
     if not top:
         return None
-    return {"top": top, "temperature": temperature or float(getattr(tokenizer, "temperature_", 1.0))}
+    return {"top": top, "temperature": temperature or tokenizer.soft_temperature}
 
 
 def write_soft(work: Work, tokenizer: Tokenizer, vectors: Stored, facts: Mapping[str, Any]) -> None:

@@ -83,17 +83,19 @@ class Tokenizer(Scheme):
         """
 
     def encode_soft(
-        self, X: npt.ArrayLike, top: int, *, temperature: float = 1.0
+        self, X: npt.ArrayLike, top: int, *, temperature: float | None = None
     ) -> tuple[Codes, npt.NDArray[np.float32]]:
         """Give the `top` likeliest codes of each level, after the hard codes of the levels before.
 
         The probability of code k is softmax over all K of -distance / temperature; it is not
         renormalized to the `top`. Returns codes (n, L, top) int32, likeliest first, and their
         probabilities (n, L, top) float32; `top` may not exceed the smallest level.
+        temperature: None for the scheme's own.
         After UniGRec's p_l = softmax(-d / tau), but with hard residuals, so that [..., 0] is `encode`.
         """
         if not self.traits.soft:
             raise DataError(f"{self.name} has no soft codes")
+        temperature = self.soft_temperature if temperature is None else temperature
         if not isinstance(top, int | np.integer) or not 1 <= top <= min(self.levels) or not temperature > 0:
             expected = f"top 1 to {min(self.levels)} and temperature > 0"
             raise DataError(f"encode_soft: expected {expected}, got {top} and {temperature}")
@@ -111,6 +113,11 @@ class Tokenizer(Scheme):
             codes[:, level] = np.argsort(-logits, axis=1, kind="stable")[:, :top]
             probabilities[:, level] = np.take_along_axis(share, codes[:, level], axis=1)
         return codes, probabilities
+
+    @property
+    def soft_temperature(self) -> float:
+        """Give the temperature of soft codes where none is named."""
+        return 1.0
 
     def docids(self, sids: Codes, levels: Sequence[int]) -> list[str] | None:
         """Give the text that names each item to a language model; None where the SID is all.

@@ -126,18 +126,11 @@ class RQVAEUniform(ResidualAutoencoder):
             residual = soft_residual(residual, book, self.temperature_)
         return self._labelled(codes)
 
-    def encode_soft(
-        self, X: npt.ArrayLike, top: int, *, temperature: float | None = None
-    ) -> tuple[Codes, npt.NDArray[np.float32]]:
-        """Give the `top` likeliest codes of each level and their probabilities, as in training.
-
-        See `Tokenizer.encode_soft`. temperature: None for `temperature_`; the residuals are those of
-        `temperature_` in any case.
-        """
+    @property
+    def soft_temperature(self) -> float:
+        """Give the temperature at the end of training; residuals are those of it, whatever is asked for."""
         self._fitted()
-        return super().encode_soft(
-            X, top, temperature=self.temperature_ if temperature is None else temperature
-        )
+        return self.temperature_
 
     def _residual(self, Z: Vectors, prefixes: Codes) -> Vectors:
         for book in self._learned[: prefixes.shape[1]]:
