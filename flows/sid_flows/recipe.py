@@ -17,12 +17,13 @@ from pydantic import (
 )
 
 from sid_flows.embedding_sections import FUSED, EmbedSection, FuseSection, PairsSection
-from sid_flows.sections import Count, Moment, Rate, Section, listed, parameters, unknown
+from sid_flows.sections import Count, Moment, Rate, Section, listed, parameters
 from sid_flows.tokenizing_sections import CollisionsSection, PiecesSection, TokenizeSection, UsersSection
 from sid_pipelines.fusion import fusion_named
 from sid_pipelines.protocols import PROTOCOLS, protocol_named
 from sid_pipelines.sources import source_named
 from sid_schemas import DataError, RecipeError
+from sid_schemas.nearest import unknown
 from sid_schemas.tables import EVENT_TYPES
 from sid_tokenizers import TOKENIZERS, Tokenizer
 from sid_tokenizers.collisions import misfit, policy_named

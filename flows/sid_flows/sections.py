@@ -1,8 +1,7 @@
 """What the sections of a recipe have in common: strictness, and parameters that stand beside a name."""
 
-import difflib
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, get_origin
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 from sid_pipelines.protocols import PROTOCOLS
 from sid_schemas import RecipeError
+from sid_schemas.nearest import unknown
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -72,12 +72,6 @@ def constructor_of(owner: type) -> dict[str, inspect.Parameter]:
     """Give the parameters of a class by name."""
     signature = inspect.signature(owner.__init__).parameters  # type: ignore[misc]
     return {name: one for name, one in signature.items() if name != "self"}
-
-
-def unknown(key: str, known: Sequence[str]) -> str:
-    """Give the message for a key that is none."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-    return f"unknown key {key!r}; the nearest known one is {near[0]!r}"
 
 
 def listed(names: Iterable[str]) -> str:

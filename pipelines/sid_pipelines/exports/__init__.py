@@ -1,4 +1,7 @@
-"""Exports: a release's tables in formats that others keep. A new format is one file and one line here."""
+"""Exports of tables, in formats that others keep. A new one is one file and one line here.
+
+What trainers read is in trainers/.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

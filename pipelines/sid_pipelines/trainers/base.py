@@ -1,0 +1,37 @@
+"""What a trainer's format is: a name, who reads it, what may be chosen, one function that writes it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from sid_pipelines.trainers.feed import Feed
+from sid_pipelines.trainers.folder import Folder
+
+
+class Settings(BaseModel):
+    """What may be chosen of a format, `--set key=value`; each format adds keys of its own.
+
+    Values come as text from the command line, so fields are numbers, booleans, text, or literals.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One trainer format.
+
+    name: as in `--format`. trainer: whose files they are, with the repository and the commit that was read.
+    says: one line for the menu. papers: rows of docs/papers.md that it feeds. write: writes all files, and
+    gives the body of the folder's README in Markdown: which file the trainer wants where, how it is started.
+    `write` raises RecipeError, before it writes anything, for a release that the format cannot hold.
+    """
+
+    name: str
+    trainer: str
+    says: str
+    write: Callable[[Feed, Folder, Any], str]
+    settings: type[Settings] = Settings
+    papers: tuple[int, ...] = ()
