@@ -323,7 +323,6 @@ def static_model(folder: Path) -> str:
     """Make a model2vec model of MiniLM's own token vectors: 30,522 x 384."""
     from model2vec import StaticModel
     from safetensors.numpy import load_file
-
     from tokenizers import Tokenizer
 
     source = text_encoder(MINILM).folder

@@ -20,7 +20,10 @@ from sid_pipelines.retokenize import CHURN, RELABEL
 LOCK = Path(__file__).with_name("revisions.json")
 OURS = ("sid_schemas", "sid_tokenizers", "sid_warehouse", "sid_pipelines")
 # These carry work to and from a stage; they do not shape what it writes.
-NEUTRAL = {"sid_schemas.errors", "sid_pipelines.stage", "sid_warehouse.stages", "sid_warehouse.files"}
+NEUTRAL = {
+    "sid_schemas.errors", "sid_pipelines.stage", "sid_warehouse.stages", "sid_warehouse.files",
+    "sid_warehouse.reader",  # what users train from; stages read tables with sid_warehouse.parquet
+}  # fmt: skip
 
 
 Revisions = dict[str, dict[str, Any]]

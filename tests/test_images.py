@@ -525,6 +525,7 @@ def noise(count: int, encoder: ImageEncoder, seed: int = 0) -> Any:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny models with random weights: a ViT with and without pooler, and CLIP as two packages keep it."""
     import torch
+    from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from transformers import (
         CLIPConfig,
@@ -536,8 +537,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
-
-    from tokenizers import Tokenizer
 
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)

@@ -338,7 +338,6 @@ def test_sequences_cross_batch_borders(example: Run, tmp_path: Path, monkeypatch
     whole = example.release.samples("valid", max_history=20)
     expected = rows(whole)
     monkeypatch.setattr(parquet, "IPC_BATCH", 100)
-    monkeypatch.setattr(module, "IPC_BATCH", 100)
     for table in (SEQUENCES, VALID):
         shutil.copytree(example.release.folder / table.name, tmp_path / table.name)
         parquet.write_ipc(tmp_path, table)

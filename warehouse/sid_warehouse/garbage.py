@@ -23,7 +23,7 @@ from sid_warehouse.retention import Rules
 
 STAGE_DAYS = 7
 # Where files.writing makes folders.
-TEMPORARY = ("", "releases/*", "stages/*/*", "tags/*", "cards/*", "cache", "cache/*/*")
+TEMPORARY = ("", "releases/*", "stages/*/*", "tags/*", "cards/*", "exports/*/*", "cache", "cache/*/*")
 READ = "a reader holds it"
 IDENTITY = ("encoder", "weights", "precision", "device", "packages")
 Record = Mapping[str, Any]
