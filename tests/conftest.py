@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import EXAMPLE, Run, run_chain, small_dump
+from helpers import EXAMPLE, Run, quickly, run_chain, searched_dump, small_dump
 from hypothesis import settings
 
 from sid_pipelines.catalogue import catalogue_of
@@ -54,6 +54,15 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A small dump's release. Tests only read it."""
     folder = tmp_path_factory.mktemp("small")
     return run_chain(small_dump(folder), folder / "warehouse")
+
+
+@pytest.fixture(scope="session")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A small release with queries, sessions and lists as shown. Tests only read it."""
+    folder = tmp_path_factory.mktemp("searched")
+    with pytest.MonkeyPatch.context() as patch:
+        quickly(patch)
+        return run_chain(searched_dump(folder), folder / "w")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,36 @@ def small_dump(folder: Path, *, users: int = 12, movies: int = 9, seed: int = 0)
             second = 1_300_000_000 + int(draw.integers(0, 10**7))
             ratings.append(f"{user + 1}::{movie:07d}::{int(draw.integers(0, 11))}::{second}")
     return write_dump(folder, ratings, titles)
+
+
+def searched_dump(folder: Path, *, users: int = 8) -> Path:
+    """Write a trivago dump with queries, sessions and lists as shown; give its recipe.
+
+    Users look at hotels and click in lists, all but one session after a search; one click is of no list. The
+    last hotel has no text, the others a hostile one.
+    """
+    head = "user_id,session_id,timestamp,step,action_type,reference,platform,city,device,current_filters,"
+    steps = [f"{head}impressions,prices"]
+    for user, session, step in product(range(users), range(2), range(3)):
+        city = "" if (user, session) == (3, 1) else f'"Bonn{user % 3}, Old Town"'
+        near = [1000 + (user + 3 * session + step + k) % 9 for k in range(3)]
+        shown = near[1:] if (user, session, step) == (1, 0, 2) else near  # the first is clicked
+        what, listed = (
+            ("clickout item", "|".join(map(str, shown))) if step else ("interaction item image", "")
+        )
+        second = 1_541_100_000 + user + 9_000 * session + 60 * step
+        steps.append(f"u{user},s{user}-{session},{second},{step + 1},{what},{near[0]},PT,{city},d,,{listed},")
+    hotels = [f'{1000 + n},"3 Star, ""x""\u2028\ty {n}|Bar"' for n in range(8)] + ["1008,"]
+    (folder / "dump").mkdir(parents=True)
+    for name, lines in (("train", steps), ("item_metadata", ["item_id,properties", *hotels])):
+        (folder / "dump" / f"{name}.csv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    recipe = folder / "recipe.toml"
+    recipe.write_text(
+        'dataset = "searched"\n[source]\nkind = "trivago"\npath = "dump"\n'
+        '[clean]\ndedupe = "all"\nk_core = 1\n[[embed]]\nmissing = "mean"\n[tokenize]\nlevels = [4, 4]\n'
+        '[gates]\nmax_duplicate_vectors = 1.0\nleakage = "warn"\n'
+    )
+    return recipe
 
 
 def more_dump(folder: Path) -> Path:

@@ -19,6 +19,7 @@ COMMANDS = [
     "run", "plan", "append", "retokenize", "releases", "show", "diff", "sql", "verify", "tag", "tags",
     "rollback", "gc", "catalog", "export",
     "sources", "fetch", "protocols", "tokenizers", "policies", "pieces", "embeddings",
+    "formats",
 ]  # fmt: skip
 
 

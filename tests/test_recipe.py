@@ -109,7 +109,7 @@ def test_set_overrides_a_key(tmp_path: Path, override: str, key: str, value: obj
         ("[tokenize]\nlevels = []\n", "levels: expected 1 to 26 sizes >= 1, got []"),
         ("[collisions]\npolicy = 'pray'\n", "collisions.policy: there are: none, suffix-on-collision, "),
         ("[[embed]]\ntemplate = '{titel}'\n", "no field 'titel'; there are: title"),
-        ("[export]\nformats = ['grid']\n", "exports no trainer format yet"),
+        ("[export]\nformats = ['gird']\n", "export: no trainer's format is called 'gird'; there are: "),
         ("[engine]\nmemory = 'lots'\n", "engine.memory: String should match pattern"),
         ("[split]\nties = \n", "is not TOML: Invalid value"),
     ],

@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 # Modules, not their functions: Prefect keeps flow functions alive at exit, and DuckDB, reached through
 # what they import, would then print pages of leak warnings.
 from sid_flows import append as appending
-from sid_flows import execute, plan, prefect_settings, recipe
+from sid_flows import execute, exporting, plan, prefect_settings, recipe
 from sid_flows import retokenize as retokenizing
 from sid_pipelines import published
 from sid_pipelines.chain import PUBLISH
@@ -29,6 +29,12 @@ def stage(of: Any, planned: Any, inputs: Any) -> Any:
 def publish(of: Any, outputs: Any) -> dict[str, Any]:
     """Publish the release that the outputs of a plan's stages, by label, make."""
     return execute.finish(of, outputs)
+
+
+@task(name="export", cache_policy=NO_CACHE, persist_result=False)
+def export(of: Any, release: Any) -> list[str]:
+    """Write the trainers' formats that a plan's recipe names; release: the record of what was published."""
+    return exporting.exports(of, release)
 
 
 @flow(name="sidmill-build", flow_run_name="{recipe_path}", persist_result=False)
@@ -95,11 +101,12 @@ def retokenize(
 def carry_out(made: Any, until: str | None) -> dict[str, Any]:
     """Run a plan's stages as tasks, then publish unless it stops before; for the flows here.
 
-    Gives the release's name and fingerprint, or the last stage where it stopped early.
+    Gives the release's name and fingerprint, and the folders of its exports, or the last stage where it
+    stopped early.
     """
     made.store.sweep()
     if until is None and made.published:
-        return {name: made.published[name] for name in ("dataset", "version", "fingerprint")}
+        return _told(made, made.published)
     outputs: dict[str, Any] = {}
     for planned in made.stages:
         inputs = {label: outputs[label] for label in planned.step.inputs.values() if label in outputs}
@@ -114,5 +121,10 @@ def carry_out(made: Any, until: str | None) -> dict[str, Any]:
             "findings": roles["split"].facts["audit"]["findings"] if "split" in roles else [],
             "published_statistics": published.compare(roles),
         }
-    release = publish(made, outputs)
-    return {name: release[name] for name in ("dataset", "version", "fingerprint")}
+    return _told(made, publish(made, outputs))
+
+
+def _told(made: Any, release: Any) -> dict[str, Any]:
+    """Export what the recipe asks for, and tell what there is now."""
+    told = {name: release[name] for name in ("dataset", "version", "fingerprint")}
+    return told | ({"exports": export(made, release)} if made.recipe.export.formats else {})

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from sid_flows.embedding_sections import FUSED, EmbedSection, FuseSection, PairsSection
+from sid_flows.export_section import ExportSection
 from sid_flows.sections import Count, Moment, Rate, Section, listed, parameters
 from sid_flows.tokenizing_sections import CollisionsSection, PiecesSection, TokenizeSection, UsersSection
 from sid_pipelines.fusion import fusion_named
@@ -214,19 +215,6 @@ class PublishSection(Section):
     catalog: Literal["copies", "views"] | None = None
 
 
-class ExportSection(Section):
-    """Trainer formats to write after publishing; this version has none yet."""
-
-    formats: list[str] = Field(default_factory=list)
-
-    @field_validator("formats")
-    @classmethod
-    def _none_yet(cls, value: list[str]) -> list[str]:
-        if value:
-            raise ValueError("this version of sidmill exports no trainer format yet; leave it empty")
-        return value
-
-
 class EngineSection(Section):
     """What runs the stages. It shapes no output."""
 
@@ -278,6 +266,13 @@ class Recipe(Section):
         problem = misfit(policy, tokenizer)
         if problem:
             raise ValueError(f"collisions.policy = {policy.name!r} with {tokenizer.name!r}: {problem}")
+        return self
+
+    @model_validator(mode="after")
+    def _formats_fit(self) -> "Recipe":
+        problem = self.export.unfit(self.split.protocol)
+        if problem:
+            raise ValueError(f"export.formats with split.protocol = {self.split.protocol!r}: {problem}")
         return self
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sid_flows.exporting import exports, folder_of, missing
 from sid_flows.plan import Plan, check_step, make_plan
 from sid_flows.recipe import warehouse_path
 from sid_pipelines.chain import PUBLISH
@@ -46,13 +47,15 @@ def tell(result: dict[str, Any], place: Path, until: str | None, *, json: bool) 
         print_json({"status": "stopped" if until else "published", **result})
     elif "version" in result:
         _tell_release(place, f"{result['dataset']}@v{result['version']}")
+        for folder in result.get("exports", ()):
+            say(f"exported to {folder}")
     else:
         _tell_data(result)
         say(f"stopped after {result['stage']}, tables as Parquet in {result['folder']}")
 
 
 def nothing_to_do(plan: Plan, until: str | None, *, json: bool) -> None:
-    """Say that all is done already; mends the catalog where a publisher was killed before it."""
+    """Say that all is done already; mends catalog and exports where a publisher was killed before them."""
     release = plan.published
     if until or release is None:
         if json:
@@ -63,9 +66,14 @@ def nothing_to_do(plan: Plan, until: str | None, *, json: bool) -> None:
     if not catalogs.is_current(plan.warehouse):  # killed between the release and its catalog
         catalogs.refresh(plan.warehouse)
     ref = f"{release['dataset']}@v{release['version']}"
-    names = ("dataset", "version", "fingerprint")
+    told: dict[str, Any] = {name: release[name] for name in ("dataset", "version", "fingerprint")}
+    made = missing(plan, release)
+    if plan.recipe.export.formats:
+        told["exports"] = exports(plan, release)
     if json:
-        print_json({"status": "unchanged", **{name: release[name] for name in names}})
+        print_json({"status": "unchanged", **told})
+    elif made:
+        say(f"published as {ref}; now also exported: {', '.join(made)}")
     else:
         done = "this dump is in it" if plan.kind == "append" else f"all {len(plan.stages)} stages are done"
         say(f"nothing to do: {done}, published as {ref}")
@@ -182,6 +190,16 @@ def plan(
     why = f"{release['dataset']}@v{release['version']}" if release else "a new release"
     status = "done" if release else "run"
     rows.append({"stage": "publish", "key": made.fingerprint, "status": status, "why": why})
+    for name in made.recipe.export.formats:
+        there = release is not None and folder_of(made.warehouse, release, name).is_dir()
+        rows.append(
+            {
+                "stage": f"export {name}",
+                "key": "",
+                "status": "done" if there else "run",
+                "why": "named in [export]",
+            }
+        )
     if json:
         print_json(rows)
     else:

@@ -49,14 +49,8 @@ def export(
             _for_trainer(release, name, to, given) if name in TRAINERS else _tables(release, name, to, tables)
         )
     if json:
-        print_json(
-            {
-                "ref": release.ref,
-                "format": name,
-                "to": str(to),
-                "files" if given or name in TRAINERS else "tables": rows,
-            }
-        )
+        kind = "files" if name in TRAINERS else "tables"
+        print_json({"ref": release.ref, "format": name, "to": str(to), kind: rows})
         return
     print_table(list(rows[0]), [list(row.values()) for row in rows])
     note = "README.md there says what goes where" if name in TRAINERS else "each table is a commit of its own"

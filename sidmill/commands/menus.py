@@ -1,4 +1,4 @@
-"""sources, protocols, tokenizers, embeddings, policies: what a recipe may name."""
+"""sources, protocols, tokenizers, embeddings, policies, formats: what a recipe may name."""
 
 from dataclasses import asdict
 from typing import Any
@@ -118,6 +118,26 @@ def policies(json: JsonOpt = False) -> None:
     _print_menu(rows, "L is the tokenizer's length. Parameters: --json", json)
 
 
+@app.command()
+def formats(json: JsonOpt = False) -> None:
+    """List the trainers' formats that an export or [export] may name: whose, what they write, settings."""
+    from sid_pipelines.trainers import TRAINERS
+
+    rows = [
+        {
+            "format": name,
+            "trainer": form.trainer,
+            "writes": form.says,
+            "protocols": list(form.protocols) or ["any"],
+            "settings": form.settings().model_dump(mode="json"),
+        }
+        for name, form in sorted(TRAINERS.items())
+    ]
+    _print_menu(
+        rows, "delta and iceberg are formats of tables. Defaults of settings: --json; --set key=value", json
+    )
+
+
 def _print_menu(rows: list[dict[str, Any]], note: str, json: bool) -> None:
     if json:
         print_json(rows)
@@ -130,4 +150,4 @@ def _print_menu(rows: list[dict[str, Any]], note: str, json: bool) -> None:
 def _shown(value: Any) -> Any:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return ", ".join(value) if isinstance(value, list) else value
+    return ", ".join(value) if isinstance(value, list | dict) else value

@@ -6,16 +6,104 @@ ran on our files, is in docs/trainers.md.
 
 from collections.abc import Mapping
 
-from sid_pipelines.trainers import lc_rec
 from sid_pipelines.trainers.base import Format, Settings
 from sid_pipelines.trainers.feed import Feed
-from sid_pipelines.trainers.folder import Folder
+from sid_pipelines.trainers.formats import (
+    actionpiece,
+    ada_retrieval,
+    alpharec,
+    baskets,
+    colarec,
+    dare,
+    ddro,
+    discrec,
+    documents,
+    domains,
+    events,
+    flashrec,
+    gream,
+    grid,
+    hf,
+    hstu,
+    human_priors,
+    hype,
+    identities,
+    lc_rec,
+    letter,
+    merlin,
+    minionerec,
+    mmgrec,
+    mult_vae,
+    ngcf,
+    openonerec,
+    openp5,
+    prism,
+    recbole,
+    recformer,
+    recgpt,
+    rl,
+    rqvae_recommender,
+    sessions,
+    setrec,
+    sft,
+    slates,
+    suggestions,
+    timeline,
+    torcheasyrec,
+    uditsr,
+    unigrec,
+    unimp,
+)
+from sid_pipelines.trainers.writing.folder import Folder
 
 __all__ = ["TRAINERS", "Feed", "Folder", "Format", "Settings"]
 
 TRAINERS: Mapping[str, Format] = {
-    one.name: one
-    for one in (
-        lc_rec.FORMAT,
+    module.FORMAT.name: module.FORMAT
+    for module in (
+        actionpiece,
+        ada_retrieval,
+        alpharec,
+        baskets,
+        colarec,
+        dare,
+        ddro,
+        discrec,
+        documents,
+        domains,
+        events,
+        flashrec,
+        gream,
+        grid,
+        hf,
+        hstu,
+        human_priors,
+        hype,
+        identities,
+        lc_rec,
+        letter,
+        merlin,
+        minionerec,
+        mmgrec,
+        mult_vae,
+        ngcf,
+        openonerec,
+        openp5,
+        prism,
+        recbole,
+        recformer,
+        recgpt,
+        rl,
+        rqvae_recommender,
+        sessions,
+        setrec,
+        sft,
+        slates,
+        suggestions,
+        timeline,
+        torcheasyrec,
+        uditsr,
+        unigrec,
+        unimp,
     )
-}  # fmt: skip
+}

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from sid_pipelines.trainers.feed import Feed
-from sid_pipelines.trainers.folder import Folder
+from sid_pipelines.trainers.writing.folder import Folder
 
 
 class Settings(BaseModel):
@@ -26,6 +26,8 @@ class Format:
     name: as in `--format`. trainer: whose files they are, with the repository and the commit that was read.
     says: one line for the menu. papers: rows of docs/papers.md that it feeds. write: writes all files, and
     gives the body of the folder's README in Markdown: which file the trainer wants where, how it is started.
+    protocols: the only split protocols whose releases it can hold, empty for all; a recipe with another one
+    is refused before its chain runs.
     `write` raises RecipeError, before it writes anything, for a release that the format cannot hold.
     """
 
@@ -35,3 +37,4 @@ class Format:
     write: Callable[[Feed, Folder, Any], str]
     settings: type[Settings] = Settings
     papers: tuple[int, ...] = ()
+    protocols: tuple[str, ...] = ()

@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sid_pipelines.exports.tables import FINGERPRINT, MARK, check_intact
+from sid_pipelines.exports.tables import FINGERPRINT, MARK
 from sid_pipelines.trainers.base import Format, Settings
 from sid_pipelines.trainers.feed import Feed
-from sid_pipelines.trainers.folder import Folder
+from sid_pipelines.trainers.writing.folder import Folder
 from sid_schemas import RecipeError, WarehouseError
 from sid_schemas.nearest import unknown
 from sid_warehouse import files
@@ -47,18 +47,23 @@ def export(release: Release, form: Format, to: Path, given: Mapping[str, Any]) -
     }
     if found := _there(to, mark):
         return found
-    for table in release.tables:
-        check_intact(release, table)
-    with files.writing(to.parent) as scratch, files.explained(to):
-        folder = Folder(scratch)
-        body = form.write(Feed(release), folder, settings)
-        (scratch / README).write_text(_readme(form, release, settings, folder, body), encoding="utf-8")
-        made = files.inventory(scratch)
-        files.write_json(scratch / MARK, mark | {"files": made})
-        if to.is_dir():
-            to.rmdir()  # empty: looked at above
-        if not files.rename_folder(scratch, to):
-            raise WarehouseError(f"{to}: somebody else wrote there meanwhile; nothing of ours was")
+    _check_intact(release)
+    try:
+        with files.writing(to.parent) as scratch:
+            folder = Folder(scratch)
+            body = form.write(Feed(release), folder, settings)
+            (scratch / README).write_text(_readme(form, release, settings, folder, body), encoding="utf-8")
+            made = files.inventory(scratch)
+            files.write_json(scratch / MARK, mark | {"files": made})
+            if to.is_dir():
+                to.rmdir()  # empty: looked at above
+            if not files.rename_folder(scratch, to):
+                raise WarehouseError(f"{to}: somebody else wrote there meanwhile; nothing of ours was")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WarehouseError(
+            f"{to}: cannot be written ({reason}). Nothing was; mend that, or choose another folder with --to"
+        ) from error
     return [Written(file, entry["bytes"], written=True) for file, entry in made.items()]
 
 
@@ -76,6 +81,16 @@ def settings_of(form: Format, given: Mapping[str, Any]) -> Settings:
         raise RecipeError(
             f"format {form.name}: {where} = {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
         ) from None
+
+
+def _check_intact(release: Release) -> None:
+    """Raise WarehouseError where a file of the release is not what was published."""
+    for name, entry in release.record["files"].items():
+        path = release.folder / name
+        if not path.is_file() or files.sha256_once(path) != entry["sha256"]:
+            raise WarehouseError(
+                f"{path}: is not what was published. Run `sidmill verify {release.ref}`; nothing was exported"
+            )
 
 
 def _there(to: Path, mark: Mapping[str, Any]) -> list[Written]:
@@ -105,6 +120,7 @@ def _readme(form: Format, release: Release, settings: Settings, folder: Folder, 
     rows = [f"| `{name}` | {says} |" for name, says in folder.says.items()]
     return "\n".join(
         [
+            *([f"---\n{folder.card.strip()}\n---", ""] if folder.card else []),
             f"# {release.ref} for {form.trainer}",
             "",
             f"Written by `sidmill export {release.ref} --format {form.name}`, from the release with "

@@ -46,10 +46,12 @@ class User:
 
 @dataclass(frozen=True)
 class SampleBatch:
-    """Samples of one split, with their histories. Arrays are (n,) but `history`.
+    """Samples of one split, with their histories. Arrays are (n,) but `history` and `targets`.
 
-    The history of sample i is history[offsets[i]:offsets[i + 1]], oldest first, `history_ts` likewise.
-    row: of the sample in its split's table, which names it for good.
+    The history of sample i is history[offsets[i]:offsets[i + 1]], oldest first, `history_ts` likewise; all
+    its targets are targets[target_offsets[i]:target_offsets[i + 1]], `target` being the first.
+    row: of the sample in its split's table, which names it for good. start, end: where the history stands in
+    the user's sequence; the first target stands at `end`.
     """
 
     row: I64
@@ -60,6 +62,10 @@ class SampleBatch:
     offsets: I64
     history: I32
     history_ts: I64
+    start: I64
+    end: I64
+    targets: I32
+    target_offsets: I64
 
     def __len__(self) -> int:
         """Give the number of samples."""
@@ -129,6 +135,11 @@ class Feed:
         return padded_matrix(pa.chunked_array([column]), int(pc.max(column.value_lengths()).as_py()), -1)
 
     @cached_property
+    def n_shared(self) -> int:
+        """Give how many items there are more than SIDs, 0 where every item has an SID of its own."""
+        return self.n_items - int(self.release.record["rows"]["sid_to_items"])
+
+    @cached_property
     def item_ids(self) -> list[str]:
         """Give the source's own item ids."""
         ids: list[str] = self.release.table("items", ["item_id"])["item_id"].to_pylist()
@@ -148,6 +159,10 @@ class Feed:
             one_line(title or "") or item
             for title, item in zip(table["title"].to_pylist(), table["item_id"].to_pylist(), strict=True)
         ]
+
+    def item_texts(self, column: str) -> list[str]:
+        """Give one text column of `items` on one line each, empty where there is none."""
+        return [one_line(row[column] or "") for row in self.items([column])]
 
     def items(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Yield some columns of `items`, item by item."""
@@ -195,6 +210,11 @@ class Feed:
                     index, ids[index], chunk.items[mine], chunk.ts[mine], chunk.labels[mine], values[mine]
                 )
 
+    @cached_property
+    def n_without_value(self) -> int:
+        """Give how many events have no value, such as stars."""
+        return sum(chunk.table["value"].null_count for chunk in self.chunks(["user_index", "value"]))
+
     def count(self, split: str) -> int:
         """Give the number of samples of a split."""
         return int(self.release.record["rows"][split])
@@ -215,7 +235,11 @@ class Feed:
                 start = np.maximum(start, end - max_history)
             history, offsets = sequences.ragged("items", user, start, end)
             history_ts, _ = sequences.ragged("ts", user, start, end)
-            yield SampleBatch(rows, user, target, ts, n_targets, offsets, history, history_ts)
+            targets, target_offsets = sequences.ragged("items", user, end, end + n_targets)
+            yield SampleBatch(
+                rows, user, target, ts, n_targets, offsets, history, history_ts,
+                start.astype(np.int64), end.astype(np.int64), targets, target_offsets,
+            )  # fmt: skip
 
     def _mapped(self, table: str) -> Mapped:
         return Mapped(self.release.folder / f"{table}.arrow")
@@ -224,12 +248,16 @@ class Feed:
         """Yield some columns of any table of the release, row by row; raises WarehouseError without it."""
         yield from self._rows(table, columns)
 
-    def _rows(self, table: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    def tables(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield some columns of any table of the release in pieces; raises WarehouseError without it."""
         for part in parquet.parts(self.release.folder, table):
-            for batch in pq.ParquetFile(part, pre_buffer=False).iter_batches(
-                ROWS // 8, columns=list(columns)
-            ):
-                yield from batch.to_pylist()
+            with pq.ParquetFile(part, pre_buffer=False) as file:
+                for batch in file.iter_batches(ROWS // 8, columns=list(columns)):
+                    yield pa.Table.from_batches([batch])
+
+    def _rows(self, table: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        for piece in self.tables(table, columns):
+            yield from piece.to_pylist()
 
     # What a format cannot hold
 
@@ -241,7 +269,7 @@ class Feed:
         return RecipeError(f"{self.ref}: {reader} expects {expected}; got {got}. {instead}")
 
     def require_leave_one_out(self, reader: str) -> None:
-        """Refuse where not each user's last event tests and the one before validates: the reader splits so."""
+        """Refuse where not each user's last event tests and the one before validates, as the reader does."""
         if self._otherwise_split:
             raise self.refuse(
                 reader,
@@ -261,6 +289,29 @@ class Feed:
             ends = (chunk.labels[last] == TEST) & (chunk.labels[np.maximum(last - 1, 0)] == VALID)
             found += int((~ends | (held != 2) | (chunk.sizes < 3)).sum())
         return found
+
+    def require_samples(self, reader: str, *splits: str) -> None:
+        """Refuse a release without a sample of one of these splits."""
+        for split in splits:
+            if not self.count(split):
+                raise self.refuse(
+                    reader,
+                    f"samples to {split}",
+                    f"none ({self.protocol})",
+                    "Choose a [split] protocol that has some",
+                )
+
+    def require_one_target(self, reader: str) -> None:
+        """Refuse samples that have several targets, as those of a next session: the reader takes one."""
+        for split in SPLITS:
+            column = self.release.table(split, ["n_targets"])["n_targets"]
+            if several := int(pc.sum(pc.greater(column, 1)).as_py() or 0):
+                raise self.refuse(
+                    reader,
+                    "one target for each sample",
+                    f"{several:,} samples of {split} with several ({self.protocol})",
+                    "Choose a protocol of single events",
+                )
 
     def require_length(self, reader: str, lowest: int = 1, highest: int = 26) -> int:
         """Give the one length of all SIDs, or refuse: lengths differ, or it is not in lowest..highest."""
@@ -283,6 +334,16 @@ class Feed:
             )
         return longest
 
+    def require_levels(self, reader: str) -> None:
+        """Refuse IDs that are paths in one vocabulary, where a code means the same at every place."""
+        if self.vocabulary.places:
+            raise self.refuse(
+                reader,
+                "a code for each level",
+                f"IDs that are paths of up to {self.vocabulary.places} tokens of one vocabulary",
+                "Choose a tokenizer of codes, such as rq-kmeans",
+            )
+
     def require_prefix_free(self, reader: str) -> None:
         """Refuse SIDs of which one begins another: no decoder could tell where an item ends."""
         trie = self.release.trie()
@@ -299,12 +360,11 @@ class Feed:
 
     def require_unique(self, reader: str) -> None:
         """Refuse SIDs that items share."""
-        shared = self.n_items - int(self.release.record["rows"]["sid_to_items"])
-        if shared:
+        if self.n_shared:
             raise self.refuse(
                 reader,
                 "an SID of its own for every item",
-                f"{shared:,} items too many for their SIDs",
+                f"{self.n_shared:,} items too many for their SIDs",
                 "Choose a collision policy that tells them apart, such as next-nearest or suffix",
             )
 

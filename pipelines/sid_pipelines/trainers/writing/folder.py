@@ -18,6 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sid_pipelines.trainers.writing.torch_tensor import tensor_file
+
 ROWS_PER_GROUP = 65_536
 
 
@@ -28,6 +30,7 @@ class Folder:
         """Start with nothing in an existing, empty folder."""
         self.path = path
         self.says: dict[str, str] = {}
+        self.card = ""  # YAML that stands before the README, for a hub to read
 
     def file(self, name: str, says: str) -> Path:
         """Give the path of a file to write, its folders made. name: relative, with '/'; says: one line."""
@@ -45,15 +48,16 @@ class Folder:
         """Open a text file: UTF-8, lines end in a line feed. A name that ends in .gz is compressed."""
         path = self.file(name, says)
         if name.endswith(".gz"):
-            # No name and no time in the header: the same text gives the same bytes.
-            with (
-                path.open("wb") as raw,
-                gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed,
-                io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as file,
-            ):
+            with _packed(path) as packed, io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as file:
                 yield file
             return
         with path.open("w", encoding="utf-8", newline="\n") as file:
+            yield file
+
+    @contextmanager
+    def gzip(self, name: str, says: str) -> Iterator[IO[bytes]]:
+        """Open a file of bytes that are compressed with gzip."""
+        with _packed(self.file(name, says)) as file:
             yield file
 
     def csv(
@@ -132,6 +136,18 @@ class Folder:
         with self.file(name, says).open("wb") as file:
             self._rows(file, shape, dtype, batches, name)
 
+    def tensor(
+        self,
+        name: str,
+        says: str,
+        shape: tuple[int, ...],
+        dtype: npt.DTypeLike,
+        batches: Iterable[npt.ArrayLike],
+    ) -> None:
+        """Write one torch tensor, a `.pt` file, row after row; needs no torch (torch_tensor.py)."""
+        with tensor_file(self.file(name, says), shape, dtype) as file:
+            self._rows(file, shape, dtype, batches, name)
+
     @staticmethod
     def _rows(
         file: IO[bytes],
@@ -168,3 +184,10 @@ class Folder:
             if waiting:
                 writer.write_table(pa.concat_tables(held).combine_chunks())
         return count
+
+
+@contextmanager
+def _packed(path: Path) -> Iterator[IO[bytes]]:
+    """Open a gzip file without name or time in its header: the same content gives the same bytes."""
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
+        yield packed  # type: ignore[misc]  # GzipFile is one in all but name

@@ -1,0 +1,1 @@
+"""What formats take out of a release in the same way: graphs, queries, categories, digits, draws."""
