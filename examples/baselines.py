@@ -44,7 +44,7 @@ def questions(release: sidmill.Release, split: str) -> Questions:
     """Give the questions of `valid` or `test`; histories are whole: all events before the target."""
     sequences = release.table("sequences", ["items"])["items"].to_pylist()
     rows = release.table(split, ["user_index", "end", "target"]).to_pylist()
-    histories = [np.array(sequences[row["user_index"]][: row["end"]]) for row in rows]
+    histories = [np.array(sequences[row["user_index"]][: row["end"]], dtype=np.int64) for row in rows]
     return Questions(histories, [row["target"] for row in rows], len(release.table("items", ["item_index"])))
 
 

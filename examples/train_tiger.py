@@ -151,7 +151,7 @@ def train(data: Data) -> T5ForConditionalGeneration:
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.05)
     steps = settings.epochs * len(data.train)
     schedule = get_cosine_schedule_with_warmup(optimizer, steps // 10, steps)
-    valid, best, kept = questions(data.release, "valid"), -1.0, {}
+    valid, best, kept = questions(data.release, "valid"), -1.0, model.state_dict()
     for epoch in range(settings.epochs):
         model.train()
         losses = []

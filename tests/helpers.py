@@ -1,5 +1,6 @@
 """What several tests share: small dumps, and the chain without Prefect."""
 
+import json
 import os
 import subprocess
 import sys
@@ -119,6 +120,45 @@ def searched_dump(folder: Path, *, users: int = 8) -> Path:
         'dataset = "searched"\n[source]\nkind = "trivago"\npath = "dump"\n'
         '[clean]\ndedupe = "all"\nk_core = 1\n[[embed]]\nmissing = "mean"\n[tokenize]\nlevels = [4, 4]\n'
         '[gates]\nmax_duplicate_vectors = 1.0\nleakage = "warn"\n'
+    )
+    return recipe
+
+
+ODD_IDS = (
+    "../x", "a b", "tab\there", 'q"uo\'te', "comma,", "0", "line\nend", "None", "x[PAD]", "愛", "é", "semi;|",
+    "x" * 40, "x{brace}",
+)  # fmt: skip
+ODD_TITLES = ("", 'a\ttab, "quoted" it\'s [1] {x}\u2028 </s> | ;\n x', "NA", "[]", "Same", "Same")
+
+
+def odd_dump(folder: Path, more: str = "", *, start: int = 1_400_000_000) -> Path:
+    """Write events and items that would break files, of users with 1 to 9 events in several sessions each.
+
+    Give the recipe, which ends in `more`. start: the time of the first event.
+    """
+    folder.mkdir(parents=True)
+    draw = np.random.default_rng(3)
+    with (folder / "events.jsonl").open("w", encoding="utf-8") as file:
+        for user, place in ((u, n) for u in range(20) for n in range(1 + u % 9)):
+            event = {"u": f"user {user}\t\u2028'", "i": ODD_IDS[int(draw.integers(len(ODD_IDS)))]}
+            event |= {"t": start + 100_000 * user + 4_000 * place, "s": f"{user}-{place // 2}"}
+            event |= {"v": None if user == 1 else (2.5, -1.5, 3e10)[place % 3]}
+            event |= {"q": (None, "What? {x}", "l'été\n", "?!")[place % 4]}
+            file.write(json.dumps(event) + "\n")
+    with (folder / "items.jsonl").open("w", encoding="utf-8") as file:
+        for number, one in enumerate((*ODD_IDS, "without events")):
+            told: dict[str, Any] = {"id": one, "title": ODD_TITLES[number % 6] if number % 3 else None}
+            if number % 2:
+                told |= {"cat": ["A/B {c}", 'B,"c"|d\n'], "brand": "{brand}\t", "price": 1e300}
+            file.write(json.dumps(told) + "\n")
+    recipe = folder / "recipe.toml"
+    recipe.write_text(
+        'dataset = "odd"\n[source]\nkind = "table"\npath = "events.jsonl"\nitems = "items.jsonl"\n'
+        'time_unit = "s"\n'
+        'columns = {user_id = "u", item_id = "i", ts = "t", value = "v", session_id = "s", query = "q"}\n'
+        'item_columns = {item_id = "id", title = "title", category_path = "cat", brand = "brand", '
+        'price = "price"}\n'
+        f"{more}"
     )
     return recipe
 

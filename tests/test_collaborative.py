@@ -588,8 +588,8 @@ def movielens(tmp_path_factory: pytest.TempPathFactory) -> MovieLens:
         ("bpr", {}),
         ("item2vec", {"epochs": 3}),
         ("ppmi-svd", {}),
-        ("lightgcn", {"epochs": 25}),
-        ("sasrec", {"epochs": 4, "patience": 0}),
+        pytest.param("lightgcn", {"epochs": 25}, marks=pytest.mark.proof),
+        pytest.param("sasrec", {"epochs": 4, "patience": 0}, marks=pytest.mark.proof),
     ],
 )
 def test_every_model_beats_popularity_on_movielens(

@@ -296,6 +296,14 @@ def test_a_decoder_writes_only_sids_after_its_prompt(
     check_beams(processor, out, 5, table, search)
 
 
+def test_a_prompt_is_not_taken_for_an_item(gpt2: GPT2LMHeadModel) -> None:
+    processor = processor_of(LEVELS, padded([[0, 1, 2]]))
+    with pytest.raises(
+        ValueError, match=r"prompt_length: got 4 tokens after 1, .*expected 5, the width of inp"
+    ):
+        gpt2.generate(torch.full((2, 5), 7), max_new_tokens=3, logits_processor=[processor])
+
+
 def test_sids_of_one_length_need_no_end(t5: T5ForConditionalGeneration) -> None:
     sids = np.random.default_rng(0).integers(0, LEVELS.sizes, (40, 3), dtype=np.int32)
     processor = processor_of(LEVELS, sids)
@@ -369,6 +377,15 @@ def test_only_some_items(small: Run) -> None:
     assert (release.logits_processor(items=chosen).mask.find(sids) == nodes).all()
     with pytest.raises(DataError, match="items: expected 0 to 8, got 3 to 9"):
         release.trie_mask(items=[3, 9])
+    in_stock = np.isin(np.arange(9), chosen)
+    for wrong, kind in (
+        (in_stock, "9 values of type bool"),
+        ([], "0 values"),
+        ([1.5], "1 values of type float"),
+    ):
+        with pytest.raises(DataError, match=f"items: expected one item_index or more, 0 to 8; got {kind}"):
+            release.trie_mask(items=wrong)
+    assert (release.trie_mask(items=np.flatnonzero(in_stock)).find(sids) == nodes).all()
 
 
 def test_what_a_processor_refuses(small: Run) -> None:
@@ -381,6 +398,12 @@ def test_what_a_processor_refuses(small: Run) -> None:
     processor = SidLogitsProcessor(mask, [[3, 4], [5, 6]], end=2, prompt_length=9)
     with pytest.raises(ValueError, match="prompt_length: expected rows of 9 or more tokens, got 4"):
         processor(torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, WORDS))
+    processor = SidLogitsProcessor(mask, [[3, 4], [5, 6]], end=2)
+    for width in (3, 6):  # of a model that was not told of the tokens
+        with pytest.raises(
+            ValueError, match=f"expected 7 tokens or more, got {width}.*resize_token_embeddings"
+        ):
+            processor(torch.ones(1, 1, dtype=torch.long), torch.zeros(1, width))
     with pytest.raises(DataError, match="unknown dialect 'angel'; there are: angle, "):
         small.release.pretrained_tokenizer(dialect="angel")
 

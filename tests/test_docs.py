@@ -1,11 +1,13 @@
-"""The guides name everything that there is: sources, protocols, schemes, tables, keys, commands."""
+"""The guides name everything that there is: sources, protocols, schemes, formats, tables, keys, commands."""
 
 import dataclasses
+import inspect
 import pkgutil
 import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -19,10 +21,14 @@ from sid_pipelines import gates, publish
 from sid_pipelines.collaborative import MODELS
 from sid_pipelines.encoders import HashingOptions, SentenceOptions
 from sid_pipelines.fusion import FUSIONS
+from sid_pipelines.instructions import templates
+from sid_pipelines.instructions.audit import RULES
+from sid_pipelines.instructions.tasks import TASKS
 from sid_pipelines.pairs import PairsParams
 from sid_pipelines.pieces import PiecesParams
 from sid_pipelines.protocols import PROTOCOLS
 from sid_pipelines.sources import SOURCES
+from sid_pipelines.trainers import TRAINERS
 from sid_schemas import SourceError, Table
 from sid_schemas.tables import (
     DOCIDS,
@@ -36,7 +42,10 @@ from sid_schemas.tables import (
     vectors_table,
 )
 from sid_tokenizers import TOKENIZERS
+from sid_tokenizers.dialects import DIALECTS, NUMBERINGS
 from sid_tokenizers.pieces import PIECES
+from sid_tokenizers.vocabulary import Vocabulary
+from sid_warehouse.loading.features import FEATURES
 from sid_warehouse.reader import Release
 from sidmill.cli import app
 
@@ -45,6 +54,10 @@ EMBEDDINGS = (ROOT / "docs" / "embeddings.md").read_text()
 TOKENIZING = (ROOT / "docs" / "tokenizers.md").read_text()
 IDENTIFIERS = (ROOT / "docs" / "identifiers.md").read_text()
 PAPERS = (ROOT / "docs" / "papers.md").read_text()
+TRAINING = (ROOT / "docs" / "trainers.md").read_text()
+FORMATS = [line for line in TRAINING.split("## All formats")[1].splitlines() if line.startswith("| `")]
+LOADING = (ROOT / "docs" / "loading.md").read_text()
+INSTRUCTING = (ROOT / "docs" / "instructions.md").read_text()
 README = (ROOT / "README.md").read_text()
 
 
@@ -115,7 +128,7 @@ def test_every_paper_has_a_row_whose_recipes_and_tests_are_there() -> None:
             assert (ROOT / "examples" / "schemes" / recipe).is_file(), recipe
         for test in re.findall(r"`(test_[a-z_]+\.py)`", row[-1]):
             assert (ROOT / "tests" / test).is_file(), test
-        assert row[2] == "context" or "done" in row[-1] or "issue 8" in row[-1]
+        assert row[2] == "context" or "done" in row[-1] or "not fed" in row[-1]
 
 
 @pytest.mark.parametrize(
@@ -123,6 +136,72 @@ def test_every_paper_has_a_row_whose_recipes_and_tests_are_there() -> None:
 )
 def test_every_preset_is_some_papers(recipe: Path) -> None:
     assert f"`{recipe.name}`" in PAPERS
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_format_is_told_with_the_commit_and_the_papers_that_it_feeds(name: str) -> None:
+    form = TRAINERS[name]
+    [row] = [line for line in FORMATS if line.startswith(f"| `{name}` |")]
+    assert all(commit in row for commit in re.findall(r"\b[0-9a-f]{7}\b", form.trainer))
+    assert re.search(r"\(verified/|not run: |in our tests", row.split(" | ")[-1])
+    assert ("not public" in form.trainer) <= ("secondary" in row)
+    for paper in form.papers:
+        [told] = [line for line in PAPERS.splitlines() if line.startswith(f"| {paper} |")]
+        assert f"`{name}`" in told.split(" | ")[-1], paper
+
+
+def test_what_was_verified_is_told_with_its_log_and_counted() -> None:
+    ran = sum("(verified/" in row for row in FORMATS)
+    assert f"{ran} of the {len(TRAINERS)} formats are verified" in TRAINING
+    assert f"Of {ran} formats" in README
+    assert f"files of {len(TRAINERS)} trainers and formats" in README
+    assert len(FORMATS) == len(TRAINERS)
+    logs = {f"verified/{log.name}" for log in (ROOT / "docs" / "verified").iterdir()}
+    linked = set(re.findall(r"\((verified/[^)]+)\)", TRAINING + LOADING + INSTRUCTING))
+    assert linked == logs
+
+
+def test_no_link_between_the_guides_is_dead() -> None:
+    for page in [*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
+        assert "issue 8" not in page.read_text()
+
+
+def test_every_option_of_the_loader_is_told() -> None:
+    for options in (Release.samples, Release.sequences):
+        for option in inspect.signature(options).parameters:
+            assert option == "self" or f"`{option}`" in LOADING, option
+    for feature in FEATURES:
+        assert f"| `{feature}` |" in LOADING, feature
+
+
+@pytest.mark.parametrize("name", [*DIALECTS, *NUMBERINGS])
+def test_a_dialect_is_told_with_what_it_writes(name: str) -> None:
+    written = LOADING[LOADING.index("## Dialects") :].splitlines()
+    [row] = [line for line in written if line.startswith(f"| `{name}` |")]
+    vocabulary, sid = Vocabulary((8192, 8192, 8192)), [1989, 6393, 6164]
+    if name in DIALECTS:
+        assert f"`{DIALECTS[name].text(sid, vocabulary)}`" in row.replace("\\|", "|")
+    else:
+        numbers = NUMBERINGS[name].numbers([sid], vocabulary).ravel()
+        assert " ".join(map(str, numbers)) in row
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_is_told_with_the_styles_that_have_it(name: str) -> None:
+    lines = [line for line in INSTRUCTING.splitlines() if re.match(rf"\| (task|`{name}`) \|", line)]
+    head, row = ([cell.strip() for cell in line.split("|")] for line in lines)
+    cells = dict(zip(head, row, strict=True))
+    for style in map(templates.style_named, templates.NAMES):
+        own, words = name in {*style.tasks, *style.rl_tasks}, name in style.templates
+        assert cells[style.name][:1] == ("x" if own else "o" if words else ""), style.name
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_of_the_audit_is_told(name: str) -> None:
+    [row] = [line for line in INSTRUCTING.splitlines() if line.startswith("| `") and f"`{name}`" in line]
+    assert row.split(" | ")[1] == ("yes" if RULES[name].strict else "no")
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -256,6 +335,37 @@ def test_the_queries_of_the_guide_have_answers(make: Make, everything: Release, 
                 connection.execute(f"create view movietweetings.{table} as from '{parts}'")
             for query in block.replace("'unigram'", "'ngram'").strip().split(";"):
                 assert not query or connection.execute(query).fetchall() or "where" in query, query
+
+
+@pytest.fixture(scope="module")
+def t5(everything: Release) -> Any:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.T5Config(
+        vocab_size=len(everything.vocabulary), d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2,
+        pad_token_id=0, decoder_start_token_id=0, eos_token_id=everything.vocabulary.eos,
+    )  # fmt: skip
+    return transformers.T5ForConditionalGeneration(config).eval()
+
+
+def test_the_python_of_training_runs(everything: Release, t5: Any) -> None:
+    opened, in_readme = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert "release = " in opened  # test_cli.py runs it
+    names = {"release": everything, "model": t5}
+    exec(in_readme, names)
+    assert t5(**{key: names["batch"][key] for key in ("input_ids", "attention_mask", "labels")}).loss > 0
+    blocks = re.findall(r"```python\n(.*?)```", LOADING, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(block, names)
+    assert names["items"].shape == (4, 3)
+    assert names["items"].min() >= 0
+
+
+def test_the_export_of_the_guide_is_one(tmp_path: Path) -> None:
+    [text] = re.findall(r"```toml\n(.*?)```", TRAINING, re.DOTALL)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'dataset = "x"\n[source]\nkind = "movietweetings"\npath = "."\n{text}')
+    assert load_recipe(recipe).export.settings == {"recbole": {"layout": "split"}}
 
 
 def test_the_python_of_the_guide_runs(everything: Release, continuous: Release) -> None:

@@ -92,6 +92,7 @@ def wait_until_no_server_is_left(warehouse: Path) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.proof  # test_cli.py has it without Prefect
 def test_another_seed_re_runs_from_tokenize_on(built: tuple[Path, str]) -> None:
     warehouse, _ = built
     arguments = ("run", str(EXAMPLE), "--warehouse", str(warehouse), "--set", "tokenize.seed=2")

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import EXAMPLE, Run, more_dump, run_append, run_chain, small_dump
+from helpers import EXAMPLE, Run, more_dump, quickly, run_append, run_chain, small_dump
 
 from sid_flows.plan import make_plan
 from sid_flows.recipe import load_recipe
@@ -47,6 +47,11 @@ def with_enriched(recipe: Path, name: str, template: str = TEMPLATE) -> Path:
         f'template = "{template}"\n'
     )
     return recipe
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    quickly(monkeypatch)
 
 
 @pytest.fixture

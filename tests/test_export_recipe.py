@@ -147,11 +147,13 @@ def test_so_does_a_retokenize(built: Path, tmp_path: Path) -> None:
 
 def test_what_a_format_cannot_hold_comes_after_publishing(appended: Run) -> None:
     """Appended events follow the test ones, which the recipe alone does not tell."""
-    recipe = appended.plan.recipe.model_copy(update={"export": ExportSection(formats=["lc-rec"])})
+    both = ExportSection(formats=["lc-rec", "ngcf"])
+    recipe = appended.plan.recipe.model_copy(update={"export": both})
     run = replace(appended, plan=replace(appended.plan, recipe=recipe))
     with pytest.raises(RecipeError, match=r"small@v2 is published, but not exported as lc-rec: small@v2: LC"):
         exported(run)
     assert not list((run.plan.warehouse / "exports").rglob("*.inter.json"))
+    assert list((run.plan.warehouse / "exports").rglob("ngcf/train.txt"))  # one refusal keeps no other away
 
 
 def test_a_full_disk_is_an_error_of_the_warehouse(

@@ -219,7 +219,7 @@ def test_hstu_movies_are_texts_to_pandas(hostile: Release, tmp_path: Path) -> No
 def test_hstu_cuts_no_value_unasked(tmp_path: Path) -> None:
     rows = [f"{u}::{m:07d}::{m}.5::{1_300_000_000 + m}" for u in range(1, 7) for m in range(5)]
     release = dumped(tmp_path, "tokenize.levels=[3, 3]", ratings=rows)
-    with pytest.raises(RecipeError, match=r"30 that are negative or not whole.*ratings=cut"):
+    with pytest.raises(RecipeError, match=r"30 that are negative, too large or not whole.*ratings=cut"):
         written("hstu", release, tmp_path / "to")
     for ratings, expected in (("cut", [0, 1, 2, 3, 4]), ("none", [1] * 5)):
         to = written("hstu", release, tmp_path / ratings, ratings=ratings)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from helpers import run_chain
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sid_pipelines.sources.forms import Csv, Form, Json
@@ -32,6 +32,7 @@ def read(form: Form, folder: Path, lines: list[str]) -> list[tuple[object, ...]]
 CELL = st.text(st.sampled_from('xy,"\r \\'), max_size=8)
 
 
+@settings(max_examples=40)  # each opens a DuckDB
 @given(lines=st.lists(CELL, min_size=1, max_size=8))
 def test_a_csv_line_is_read_alike_alone_and_among_others(
     lines: list[str], tmp_path_factory: pytest.TempPathFactory
@@ -66,6 +67,7 @@ def number(text: object) -> object:
         return text
 
 
+@settings(max_examples=40)  # each opens a DuckDB
 @given(lines=st.lists(LINE, min_size=1, max_size=12))
 def test_arrow_and_duckdb_read_the_same_json(
     lines: list[str], tmp_path_factory: pytest.TempPathFactory

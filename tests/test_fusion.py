@@ -756,7 +756,9 @@ def real_inputs(
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize("real_inputs", ["ml-100k", "movietweetings"], indirect=True)
+@pytest.mark.parametrize(
+    "real_inputs", [pytest.param("ml-100k", marks=pytest.mark.proof), "movietweetings"], indirect=True
+)
 def test_fused_vectors_beat_each_alone(quality: Any, real_inputs: Any) -> None:
     """Settings chosen on valid events, measured on test events; and what each of the others is for."""
     data, names = real_inputs.data, ("text", "ppmi-svd")

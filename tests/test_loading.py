@@ -575,6 +575,9 @@ def test_two_workers_give_what_none_do_and_go_on(odd: Path) -> None:
     resumed = stream()
     resumed.load_state_dict(fresh.state_after(3))
     assert shown(loader(resumed, 2)) == second[3:]
+    assert shown(loader(resumed, 2)) == second  # new workers, but a state is for one iteration
+    resumed.load_state_dict(fresh.state_after(4))
+    assert shown(loader(resumed, 2)) == second[4:]
 
 
 class Kept(TorchStream):
@@ -673,6 +676,19 @@ def test_a_collator_of_one_length_refuses_what_is_longer(odd: Path) -> None:
     assert found["input_ids"].shape == (len(data), 30)
     with pytest.raises(DataError, match=r"length: a sample has \d+ tokens, expected at most 5"):
         Collator(length=5)(batch)
-    for options in ({"model": "gpt"}, {"padding": "up"}, {"labels": "some"}, {"labels": "all"}):
+    for options in (
+        {"model": "gpt"}, {"padding": "up"}, {"labels": "some"}, {"labels": "all"},
+        {"pad": 2, "eos": 2}, {"pad": 0, "bos": 0},
+    ):  # fmt: skip
         with pytest.raises(RecipeError, match=rf"^{next(iter(options))}: "):
             Collator(**options)
+
+
+def test_samples_that_a_trainer_took_columns_from_are_refused(odd: Path) -> None:
+    """transformers' Trainer takes out what is no argument of the model's forward."""
+    data = TorchSamples(odd_samples(odd))
+    for kept in ((), ("history",)):
+        samples = [{name: data[n][name] for name in kept} for n in range(3)]
+        got = kept[0] if kept else "none"
+        with pytest.raises(DataError, match=rf"^collator: .* got {got}\. .*remove_unused_columns=False"):
+            Collator()(samples)

@@ -151,6 +151,10 @@ def test_a_seed_gives_the_same_numbers_again(small: Run) -> None:
     assert 0 <= first.ndcg <= first.recall <= 1
 
 
+def test_no_epochs_measure_random_weights(small: Run) -> None:
+    assert run(small.release, replace(TINY, epochs=0)).recall >= 0
+
+
 def test_the_command_prints_one_table(
     small: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

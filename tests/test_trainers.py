@@ -3,19 +3,25 @@
 What each trainer demands of its own files is in test_formats_*.py.
 """
 
+import csv
 import json
+import os
 import shutil
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
-from helpers import ROOT, Run, quickly, run_chain, small_dump
+from helpers import ROOT, Run, odd_dump, quickly, run_append, run_chain, small_dump
 from typer.testing import CliRunner
 
 from sid_pipelines.exports.tables import MARK
-from sid_pipelines.trainers import TRAINERS, Folder, Format
+from sid_pipelines.trainers import TRAINERS, Feed, Folder, Format
+from sid_pipelines.trainers import feed as trainers_feed
 from sid_pipelines.trainers.export import README, Written, export, settings_of
-from sid_schemas import RecipeError, WarehouseError
+from sid_pipelines.trainers.feed import one_line
+from sid_schemas import RecipeError, SidmillError, WarehouseError
 from sid_warehouse import files
 from sid_warehouse.reader import Release
 from sidmill.cli import app
@@ -95,6 +101,167 @@ def test_the_mark_has_the_hash_of_every_file(
     assert mark["files"] == {
         name: entry for name, entry in files.inventory(tmp_path / "to").items() if name != MARK
     }
+
+
+ODD = """[clean]
+k_core = {user = 3, item = 1}
+max_reject_rate = 1.0
+dedupe = "all"
+[gates]
+max_duplicate_vectors = 1.0
+leakage = "warn"
+[[embed]]
+model = "hashing"
+dim = 8
+missing = "mean"
+[[embed]]
+modality = "collaborative"
+model = "ppmi-svd"
+dim = 4
+missing = "mean"
+[tokenize]
+vectors = "text"
+"""
+NEXT = ("tokenize.levels=[3, 3, 3]", "collisions.policy=next-nearest")
+SHARED = (
+    "tokenize.levels=[3]",
+    "collisions={policy='capacity', capacity=9}",
+    "split={protocol='sessions', next=2}",
+)
+VARYING = ("tokenize.levels=[2, 3]", "collisions.policy=suffix-on-collision")
+PATHS = (
+    "tokenize.tokenizer=spectral",
+    "tokenize.n_clusters=3",
+    "tokenize.token_size=3",
+    "items.universe=catalog",
+    "clean.k_core=1",
+)
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Release]:
+    """Give releases whose texts, IDs and splits would break files: see `odd_dump`."""
+    folder = tmp_path_factory.mktemp("odd")
+    recipe = odd_dump(folder / "first", ODD)
+    more = odd_dump(folder / "more", start=1_500_000_000)
+    with pytest.MonkeyPatch.context() as patch:
+        quickly(patch)
+        return {
+            "codes": run_chain(recipe, folder / "codes", *NEXT).release,
+            "appended": run_append(more, folder / "codes").release,
+            "shared": run_chain(recipe, folder / "shared", *SHARED).release,
+            "varying": run_chain(recipe, folder / "varying", *VARYING).release,
+            "paths": run_chain(recipe, folder / "paths", *PATHS).release,
+        }
+
+
+@every_format
+def test_odd_releases_are_written_whole_or_refused_in_one_line(
+    form: Format, odd: Mapping[str, Release], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    file = Folder.file
+    monkeypatch.setattr(Folder, "file", lambda self, *told: begun.append(told[0]) or file(self, *told))
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing here has to outlive a power cut
+    for name, release in odd.items():
+        begun.clear()
+        said, made = "", []
+        try:
+            made = export(release, form, tmp_path / name, GIVEN.get(form.name, {}))
+        except SidmillError as refused:
+            said = str(refused)
+        assert "\n" not in said
+        assert made or not begun, "refused after it had begun to write"
+        for one in made:
+            _read(tmp_path / name / one.file)
+        shutil.rmtree(tmp_path / name, ignore_errors=True)
+        assert not list(tmp_path.iterdir())  # nothing half made is left
+
+
+def _read(path: Path) -> None:
+    """Read a file as strictly as its kind can be."""
+    if path.suffix in (".json", ".jsonl"):
+        text = path.read_text(encoding="utf-8")
+        lines = text.split("\n")[:-1] if path.suffix == ".jsonl" else [text]
+        if "}\n{" in text:  # one object a line, whatever the file's name
+            lines = text.split("\n")[:-1]
+        for line in lines:
+            json.loads(line, parse_constant=lambda found: pytest.fail(f"{path.name}: {found}"))
+    elif path.suffix in (".csv", ".inter", ".item", ".user"):
+        with path.open(encoding="utf-8", newline="") as file:
+            delimiter = "," if path.suffix == ".csv" else "\t"
+            assert len({len(row) for row in csv.reader(file, delimiter=delimiter)}) <= 1, path.name
+    elif path.suffix == ".parquet":
+        pq.read_table(path).validate(full=True)
+
+
+@pytest.mark.parametrize("name", ["domains", "hf", "merlin", "dare"])
+def test_samples_of_several_targets_lose_none_silently(
+    name: str, odd: Mapping[str, Release], tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=r"one target for each sample; got .* with several \(sessions\)"):
+        export(odd["shared"], TRAINERS[name], tmp_path / "to", GIVEN.get(name, {}))
+
+
+def test_titles_are_one_line_where_the_id_stands_in(odd: Mapping[str, Release]) -> None:
+    feed = Feed(odd["codes"])
+    titles = dict(zip(feed.item_ids, feed.titles, strict=True))
+    assert titles["line\nend"] == "line end"
+    assert all(one == one_line(one) for one in feed.titles)
+    assert all(one == one_line(one) for path in feed.category_paths for one in path)
+
+
+def test_a_batch_holds_so_many_events(small: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows() -> list[tuple[int, int, list[int], int]]:
+        batches = Feed(small.release).samples("train")
+        return [
+            (*one[:2], one[2].tolist(), int(row))
+            for batch in batches
+            for row, one in zip(batch.row, batch, strict=True)
+        ]
+
+    whole = rows()
+    monkeypatch.setattr(trainers_feed, "EVENTS", 3)
+    assert rows() == whole
+    sizes = [len(batch.history) for batch in Feed(small.release).samples("train")]
+    assert len(sizes) > 5
+    longest = max(len(history) for _, _, history, _ in whole)
+    assert max(sizes) < 3 + longest
+
+
+def test_a_path_within_a_path_is_no_leak(odd: Mapping[str, Release], tmp_path: Path) -> None:
+    export(odd["paths"], TRAINERS["rl"], tmp_path / "to", {})
+    found = json.loads((tmp_path / "to" / "audit.json").read_text())["findings"]
+    assert not [one for one in found if one["rule"] == "target_sid_in_prompt" and one["count"]]
+
+
+def test_values_keep_their_digits(odd: Mapping[str, Release], tmp_path: Path) -> None:
+    export(odd["codes"], TRAINERS["recbole"], tmp_path / "to", {})
+    with (tmp_path / "to" / "odd.inter").open(newline="") as file:
+        assert "30000000000" in {row["rating:float"] for row in csv.DictReader(file, delimiter="\t")}
+
+
+def test_other_templates_are_another_export(small: Run, tmp_path: Path) -> None:
+    file, to = tmp_path / "mine.toml", tmp_path / "to"
+    ours = (resources.files("sid_pipelines.instructions") / "templates" / "lc-rec.toml").read_text()
+    file.write_text(ours)
+    written(TRAINERS["sft"], small.release, to, templates=str(file))
+    for name in (MARK, README):
+        assert str(tmp_path) not in (to / name).read_text()
+    assert not any(one.written for one in written(TRAINERS["sft"], small.release, to, templates=str(file)))
+    file.write_text(ours + "\n")
+    with pytest.raises(RecipeError, match="of other content or settings"):
+        written(TRAINERS["sft"], small.release, to, templates=str(file))
+    file.write_bytes(b"\xff")
+    with pytest.raises(RecipeError, match=r"byte 0 is no UTF-8"):
+        written(TRAINERS["sft"], small.release, tmp_path / "other", templates=str(file))
+
+
+@every_format
+def test_no_setting_leads_out_of_the_folder(form: Format) -> None:
+    for key in {"name", "generation", "model", "index_file"} & set(form.settings.model_fields):
+        with pytest.raises(RecipeError, match=f"{key} = '../x'"):
+            settings_of(form, {key: "../x"})
 
 
 @every_format

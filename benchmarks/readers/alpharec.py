@@ -2,8 +2,9 @@
 
     python benchmarks/readers/alpharec.py CHECKOUT EXPORT WAREHOUSE REF
 
-From outside: its compiled parts, wandb, matplotlib and its model classes, which only training needs, are
-empty modules, and `reckit.randint_choice` is numpy's draw. Needs torch, pandas, scipy and tqdm.
+From outside: matplotlib and the four modules under its model (abstract_model, abstract_RS, evaluator,
+utils), which only training needs, are empty, and `reckit.randint_choice` is numpy's draw. Needs torch,
+pandas, scipy and tqdm.
 """
 
 import sys

@@ -3,7 +3,8 @@
     python benchmarks/readers/discrec.py CHECKOUT EXPORT WAREHOUSE REF
 
 CHECKOUT: of Ten-Mao/DiscRec. The export is linked into a folder of its own, as the trainer writes `cache/`
-beside it. `prepare_input` gets the SIDs of `indices.npy` in the place of those that it would learn.
+beside it. `prepare_input` gets the SIDs of `indices.npy` in the place of those that it would learn. Stubbed:
+its model, `layers.DiscRec`, which wants another version of transformers.
 """
 
 import sys

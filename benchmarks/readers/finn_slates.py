@@ -2,7 +2,8 @@
 
     python benchmarks/readers/finn_slates.py CHECKOUT EXPORT WAREHOUSE REF
 
-From outside: its download of FINN.no's own files, which would replace these, does nothing. Needs torch.
+From outside: its download of FINN.no's own files, which would replace these, does nothing, and gdown, which
+it imports for that, is empty. Needs torch.
 """
 
 import sys

@@ -4,7 +4,7 @@
 
 CHECKOUT: of snap-research/GRID. Needs its packages for reading: tensorflow-cpu, torch, lightning, hydra-core,
 transformers. The configs are its own but for paths, workers (2 for 8) and the trainer, of which two numbers
-are read.
+are read. Texts of items come from its TFRecordIterator and two of its pre_processing functions.
 """
 
 import sys
@@ -88,7 +88,10 @@ for step, batch in enumerate(module.train_dataloader()[0]):
         seen[user] += 1
     if step == 200:
         break
-print(f"training: {sum(seen.values()):,} samples of {len(seen):,} users, each a part of items[:-2]")
+print(
+    f"training, {step + 1} batches: {sum(seen.values()):,} samples of {len(seen):,} users, "
+    "each a part of items[:-2]"
+)
 
 from src.data.loading.components import pre_processing  # noqa: E402
 from src.data.loading.components.iterators import TFRecordIterator  # noqa: E402

@@ -1,9 +1,10 @@
-"""Don't Waste It's own `InteractionData` and `SEQTrainDataset` on `sidmill export --format human-priors`.
+"""Don't Waste It's own `InteractionData` on `sidmill export --format human-priors`.
 
     python benchmarks/readers/human_priors.py CHECKOUT EXPORT WAREHOUSE REF
 
-From outside: torch_geometric and the packages of images and of parallel training, and lists that several
-processes share. Needs torch, polars, pandas and scikit-learn.
+Its `dataload.py` is loaded from its file. Stubbed: what that imports of its package REC (images, parallel
+training, lists that several processes share, colours of its log) and torch_geometric. Needs torch, polars,
+pandas and scikit-learn.
 """
 
 import importlib.util

@@ -140,11 +140,13 @@ for kind in ("pretrain", "sft"):
             if kind == "sft":
                 answer = tokenizer.decode(ids[start:end][trained[start:end].bool()])
                 assert answer == left[items][1], answer
+            else:
+                assert trained[start:end][mask[start:end].bool()].all()
             seen += 1
         if number == 20:
             break
     print(
         f"get_dataloader, {kind}: {seen:,} samples of 21 packs, each one of the release's, "
-        + ("the answer alone trained" if kind == "sft" else "all of it trained")
+        + ("the answer alone trained" if kind == "sft" else "all SIDs trained")
     )
 dist.destroy_process_group()

@@ -6,6 +6,7 @@ Needs recbole 1.2.1 from PyPI, with pandas 2 and NumPy 1, as it predates the nex
 from the files.
 """
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -18,13 +19,15 @@ from recbole.utils import init_logger
 from sid_warehouse.reader import open_warehouse
 
 export, warehouse, ref = sys.argv[1:]
-release = open_warehouse(warehouse).release(ref)
+release = open_warehouse(str(Path(warehouse).resolve())).release(ref)
 users = release.table("sequences", ["items"])["items"].to_pylist()
 name = release.record["dataset"]
 layout = "atomic" if Path(export, f"{name}.inter").exists() else "split"
 folder = tempfile.mkdtemp()
-Path(folder, name).symlink_to(Path(export).resolve())
+export = str(Path(export).resolve())
+Path(folder, name).symlink_to(export)
 sys.argv[1:] = []  # the trainer reads the command line too
+os.chdir(folder)  # and writes its log where it runs
 
 
 def prepared(model: str, **more: object) -> tuple:

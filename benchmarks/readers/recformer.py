@@ -1,9 +1,10 @@
-"""Recformer's own `load_data`, tokenizer's `encode_item`, data sets and samplers on `--format recformer`.
+"""Recformer's own `load_data`, `encode_item` and data sets on `sidmill export --format recformer`.
 
     python benchmarks/readers/recformer.py CHECKOUT EXPORT WAREHOUSE REF
 
-From outside: pytorch_lightning and the optimizer that `finetune.py` imports beside, and words instead of
-Longformer's tokens. Needs torch and transformers.
+Both functions are taken out of `finetune.py` and `tokenization.py` by their syntax tree, as these files
+import models and an optimizer that current transformers lack; `dataloader.py` is imported with an empty
+`recformer` beside it. From outside: words instead of Longformer's tokens. Needs torch and transformers.
 """
 
 import ast

@@ -2,7 +2,8 @@
 
     python benchmarks/readers/uditsr.py CHECKOUT EXPORT WAREHOUSE REF
 
-From outside: dgl, of which only the model's graph is made. Needs torch, pandas and scikit-learn.
+Stubbed: dgl, of which only the model's graph is made. From outside: `np.Inf`, which NumPy 2 lacks. Needs
+torch, pandas and scikit-learn.
 """
 
 import json

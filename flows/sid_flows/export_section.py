@@ -29,6 +29,8 @@ class ExportSection(Section):
             raise ValueError(f"formats = {self.formats}: expected each name once")
         for name, given in self.settings.items():
             settings_of(TRAINERS[name], given)
+            if name not in self.formats:
+                raise ValueError(f"settings.{name} is of no format that is written; add it to formats")
         return self
 
     def unfit(self, protocol: str) -> str:

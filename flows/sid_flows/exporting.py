@@ -5,7 +5,7 @@ format that cannot hold a release fails once the release is there for good, and 
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from sid_flows.plan import Plan
 from sid_flows.reporting import reporter
 from sid_schemas import SidmillError
 from sid_warehouse import files
-from sid_warehouse.reader import Warehouse
+from sid_warehouse.reader import Release, Warehouse
 
 FOLDER = "exports"
 
@@ -26,10 +26,26 @@ def folder_of(warehouse: Path, record: Mapping[str, Any], name: str) -> Path:
 def exports(plan: Plan, record: Mapping[str, Any]) -> list[str]:
     """Write each format that the plan's recipe names; what is there already stays. Gives their folders.
 
-    A format that was being written when its process was killed is written anew. Raises the format's own
-    error, which then says that the release is published.
+    A format that was being written when its process was killed is written anew. One that cannot hold the
+    release keeps no other from being written; its error is raised at the end, and says what is published.
     """
-    return [str(folder) for folder in _written(plan, record)]
+    chosen, written, refused = plan.recipe.export, [], None
+    if not chosen.formats:
+        return []
+    ref = f"{record['dataset']}@v{record['version']}"
+    with Warehouse(plan.warehouse).release(ref) as release:
+        for name in chosen.formats:
+            to = folder_of(plan.warehouse, record, name)
+            try:
+                _write(release, name, chosen.settings.get(name, {}), to)
+                written.append(str(to))
+            except SidmillError as error:
+                says = f"{ref} is published, but not exported as {name}: {error}"
+                says += f", or remove {to} and run again" if to.is_dir() else ""
+                refused = refused or type(error).__new__(type(error), says)
+    if refused:
+        raise refused
+    return written
 
 
 def missing(plan: Plan, record: Mapping[str, Any]) -> list[str]:
@@ -38,28 +54,16 @@ def missing(plan: Plan, record: Mapping[str, Any]) -> list[str]:
     return [name for name in formats if not folder_of(plan.warehouse, record, name).is_dir()]
 
 
-def _written(plan: Plan, record: Mapping[str, Any]) -> Iterator[Path]:
-    chosen = plan.recipe.export
-    if not chosen.formats:
-        return
+def _write(release: Release, name: str, settings: Mapping[str, Any], to: Path) -> None:
     from sid_pipelines.trainers import TRAINERS
     from sid_pipelines.trainers.export import export
 
-    report, ref = reporter.get(), f"{record['dataset']}@v{record['version']}"
-    with Warehouse(plan.warehouse).release(ref) as release:
-        for name in chosen.formats:
-            to, label, started = folder_of(plan.warehouse, record, name), f"export {name}", time.monotonic()
-            report.started(label)
-            try:
-                to.parent.mkdir(parents=True, exist_ok=True)
-                files.sweep(to.parent)
-                made = export(release, TRAINERS[name], to, chosen.settings.get(name, {}))
-            except SidmillError as error:
-                says = f"{ref} is published, but not exported as {name}: {error}"
-                says += f", or remove {to} and run again" if to.is_dir() else ""
-                raise type(error).__new__(type(error), says) from error
-            if any(one.written for one in made):
-                report.finished(label, f"{len(made)} files in {to}", time.monotonic() - started)
-            else:
-                report.reused(label, f"{len(made)} files in {to}")
-            yield to
+    report, label, started = reporter.get(), f"export {name}", time.monotonic()
+    report.started(label)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    files.sweep(to.parent)
+    made = export(release, TRAINERS[name], to, settings)
+    if any(one.written for one in made):
+        report.finished(label, f"{len(made)} files in {to}", time.monotonic() - started)
+    else:
+        report.reused(label, f"{len(made)} files in {to}")

@@ -259,8 +259,3 @@ def code_ids(vocabulary: Vocabulary) -> tuple[I64, ...]:
     """Give the token id of every code in our own vocabulary, place by place: (sizes[place],) each."""
     pairs = zip(vocabulary.offsets, vocabulary.sizes, strict=True)
     return tuple(np.arange(first, first + size, dtype=np.int64) for first, size in pairs)
-
-
-def read(text: str) -> list[int]:
-    """Give the numbers that stand in a text of any dialect, in order: what a test reads back."""
-    return [int(number) for number in re.findall(r"(?:^|[^\d])(\d+)", text)]

@@ -61,12 +61,27 @@ class SidLogitsProcessor(LogitsProcessor):
         if sizes != mask.sizes:
             raise DataError(f"token ids: expected {mask.sizes} codes by place, got {sizes}")
         self._all = torch.from_numpy(np.unique(np.concatenate([place.ids for place in self._places])))
+        self._width = max(int(self._all.max()), end) + 1
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Mask scores (rows, vocabulary) of what comes after input_ids (rows, tokens so far)."""
+        """Mask scores (rows, vocabulary) of what comes after input_ids (rows, tokens so far).
+
+        Raises ValueError where the vocabulary lacks a code or `end`, or where `prompt_length` is wrong.
+        """
+        if scores.shape[1] < self._width:
+            raise ValueError(
+                f"scores: expected {self._width} tokens or more, got {scores.shape[1]}. Give the model as "
+                "many: model.resize_token_embeddings(len(tokenizer)), or vocab_size=len(release.vocabulary)"
+            )
         written = input_ids.cpu().numpy()
         if self.begin is None:
-            return self._item(self._after_prompt(written), scores, in_place=self.in_place)
+            item = self._after_prompt(written)
+            if item.shape[1] > self.mask.length and not (item == self.end).any():
+                raise ValueError(  # no row that was masked from its beginning is so long without an end
+                    f"prompt_length: got {item.shape[1]} tokens after {self.prompt_length}, more than an "
+                    f"item has; expected {written.shape[1]}, the width of input_ids, for a decoder-only model"
+                )
+            return self._item(item, scores, in_place=self.in_place)
         since = self._since_begin(written)
         if len(since) and since[0] >= 0 and (since == since[0]).all():
             return self._item(_last(written, since[0]), scores, in_place=self.in_place)

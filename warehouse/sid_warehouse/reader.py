@@ -136,19 +136,29 @@ class Release:
     def trie_mask(self, *, items: npt.ArrayLike | None = None, embedding: str = "") -> TrieMask:
         """Give the prefix tree as masks for many beams at once, of numpy; see `TrieMask`.
 
-        items: item_indexes that alone may be found, such as those in stock; all of them without it.
+        items: item_indexes that alone may be found, such as those in stock; all of them without it. Raises
+        DataError where there are none, or where they are anything else, such as a mask of booleans.
         """
         vocabulary = self.vocabulary_of(embedding)
         if items is None:
             return TrieMask(self.trie(embedding), vocabulary.sizes)
-        chosen = np.unique(np.asarray(items, dtype=np.int64))
-        known = int(self.record["rows"]["items"])
-        if len(chosen) and not 0 <= chosen[0] <= chosen[-1] < known:
-            raise DataError(f"{self.ref}: items: expected 0 to {known - 1}, got {chosen[0]} to {chosen[-1]}")
+        chosen = self._chosen(np.asarray(items))
         sids = self._sids(f"sids_{embedding}" if embedding else "sids", vocabulary)
         trie = Trie.build(sids[chosen])
         named = np.where(trie.items < 0, -1, chosen[trie.items]).astype(np.int32)
         return TrieMask(replace(trie, items=named), vocabulary.sizes)
+
+    def _chosen(self, items: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        known = int(self.record["rows"]["items"])
+        if items.dtype.kind not in "iu" or not items.size:
+            raise DataError(
+                f"{self.ref}: items: expected one item_index or more, 0 to {known - 1}; got {items.size} "
+                f"values of type {items.dtype}. np.flatnonzero makes item_indexes of a mask"
+            )
+        chosen = np.unique(items).astype(np.int64)
+        if not 0 <= chosen[0] <= chosen[-1] < known:
+            raise DataError(f"{self.ref}: items: expected 0 to {known - 1}, got {chosen[0]} to {chosen[-1]}")
+        return chosen
 
     def logits_processor(
         self,

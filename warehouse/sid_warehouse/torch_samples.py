@@ -20,6 +20,8 @@ try:
 except ImportError as error:
     raise MissingExtraError("Reading sequences as a torch Dataset", "torch") from error
 
+MOST_WORKERS = 4096  # of one DataLoader
+
 
 class Sample(dict[str, Any]):
     """One sample of a batch, of a type of its own, by which torch's collation knows to take it whole."""
@@ -85,7 +87,8 @@ class TorchStream(IterableDataset[dict[str, Any]]):
     """`Stream` with tensors for arrays; each DataLoader worker yields its own part.
 
     With a batch_size it yields batches: give the DataLoader batch_size=None. It keeps torchdata's protocol of
-    stateful data sets. The epoch is in shared memory, so that workers that stay (persistent_workers) see it.
+    stateful data sets. In shared memory are the epoch, so that workers that stay (persistent_workers) see it,
+    and which workers went on from a loaded state, so that those of the next iteration begin at the start.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -93,6 +96,8 @@ class TorchStream(IterableDataset[dict[str, Any]]):
         self.stream = stream
         self._epoch = torch.full((), stream.epoch, dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]
+        self._went_on = torch.zeros(MOST_WORKERS, dtype=torch.bool)
+        self._went_on.share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         """Give how many batches, or single samples, this rank is given in an epoch."""
@@ -102,8 +107,12 @@ class TorchStream(IterableDataset[dict[str, Any]]):
         """Yield batches or samples: this worker's, or all of them where there are no workers."""
         self.stream.set_epoch(int(self._epoch))
         worker = get_worker_info()
-        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        return map(_tensors, self.stream.shard(number, workers))
+        if worker is None:
+            return map(_tensors, self.stream.shard(0, 1))
+        if self._went_on[worker.id]:
+            self.stream.rewind()  # this process is a new copy of one that has the state still
+        self._went_on[worker.id] = True
+        return map(_tensors, self.stream.shard(worker.id, worker.num_workers))
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of another epoch, as `Stream.set_epoch` does; call it before every epoch."""
@@ -119,9 +128,13 @@ class TorchStream(IterableDataset[dict[str, Any]]):
         return self.stream.state_after(batches)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a state was saved, as `Stream.load_state_dict` does."""
+        """Go on where a state was saved, as `Stream.load_state_dict` does, in the next iteration.
+
+        Workers that stay (persistent_workers) have to be told before they start.
+        """
         self.stream.load_state_dict(state)
         self._epoch.fill_(self.stream.epoch)
+        self._went_on.fill_(False)
 
 
 def _tensors(arrays: Mapping[str, Any]) -> dict[str, Any]:

@@ -122,13 +122,14 @@ class Audit:
             else:
                 yield "query_names_target" if field == "query" else "target_title_in_prompt"
             break
-        sid = self.texts.sids[example.item_index]
-        if stands_in(sid, example.system + example.user_text):
+        sid, prompt = self.texts.sids[example.item_index], example.system + example.user_text
+        if stands_in(sid, prompt):
+            had = {self.texts.sids[item] for item in example.history}
             if SID in task.shows:
                 yield "sid_by_design"
-            elif any(self.texts.sids[item].startswith(sid) for item in example.history):
+            elif any(one.startswith(sid) for one in had):
                 yield "target_in_history"
-            else:
+            elif stands_in(sid, without(had, prompt)):
                 yield "target_sid_in_prompt"
 
     def findings(self) -> list[Finding]:
@@ -180,6 +181,17 @@ def words(text: str) -> str:
     plain = unicodedata.normalize("NFKD", text.casefold())
     found = re.findall(r"\w+", "".join(one for one in plain if not unicodedata.combining(one)))
     return f" {' '.join(found)} " if found else ""
+
+
+def without(sids: Iterable[str], text: str) -> str:
+    """Give a text without some SIDs, the longest first: a path may end in what is another item's whole path.
+
+    >>> without({"<1>", "<2><1>"}, "after <2><1>, <1>: what?")
+    'after  ,  : what?'
+    """
+    for sid in sorted(sids, key=len, reverse=True):
+        text = text.replace(sid, " ")
+    return text
 
 
 def stands_in(sid: str, text: str) -> bool:

@@ -98,14 +98,14 @@ class Texts:
     @cached_property
     def categories(self) -> list[list[str]]:
         """Give every item's categories, broad to narrow."""
-        return [row["category_path"] for row in self.feed.items(["category_path"])]
+        return self.feed.category_paths
 
     @cached_property
     def docids(self) -> list[str]:
         """Give every item's docid; empty where the release has none."""
         if not self.feed.release.record["rows"].get("docids"):
             return [""] * self.feed.n_items
-        return [row["docid"] for row in self.feed.rows("docids", ["docid"])]
+        return [" ".join(row["docid"].split()) for row in self.feed.rows("docids", ["docid"])]
 
     def of_item(self, item: int) -> dict[str, str]:
         """Give the fields of a target."""

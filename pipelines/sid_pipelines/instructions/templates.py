@@ -147,6 +147,8 @@ def load(path: Path) -> Style:
         return _style(path.stem, path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise RecipeError(f"templates: {path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"templates: {path}: byte {error.start} is no UTF-8; expected TOML") from None
 
 
 def _style(name: str, text: str, where: str) -> Style:

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from sid_pipelines.trainers.feed import Feed
 from sid_pipelines.trainers.writing.folder import Folder
+
+# A part of file names that a user chooses, empty for the release's own; nothing that leaves the folder.
+Name = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]*)?$")]
 
 
 class Settings(BaseModel):
@@ -17,6 +20,10 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def told(self) -> dict[str, Any]:
+        """Give what the folder says of its settings; by it, too, the same export is known again."""
+        return self.model_dump(mode="json")
 
 
 @dataclass(frozen=True)

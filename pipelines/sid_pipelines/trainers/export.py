@@ -43,7 +43,7 @@ def export(release: Release, form: Format, to: Path, given: Mapping[str, Any]) -
         "format": form.name,
         "ref": release.ref,
         FINGERPRINT: release.record["fingerprint"],
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings.told(),
     }
     if found := _there(to, mark):
         return found
@@ -116,8 +116,9 @@ def _there(to: Path, mark: Mapping[str, Any]) -> list[Written]:
 
 
 def _readme(form: Format, release: Release, settings: Settings, folder: Folder, body: str) -> str:
-    chosen = ", ".join(f"`{key} = {value}`" for key, value in settings.model_dump(mode="json").items())
-    rows = [f"| `{name}` | {says} |" for name, says in folder.says.items()]
+    chosen = ", ".join(f"`{key} = {value}`" for key, value in settings.told().items())
+    escaped = ((name, says.replace("|", "\\|")) for name, says in folder.says.items())
+    rows = [f"| `{name}` | {says} |" for name, says in escaped]
     return "\n".join(
         [
             *([f"---\n{folder.card.strip()}\n---", ""] if folder.card else []),

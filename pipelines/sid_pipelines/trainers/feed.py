@@ -8,6 +8,7 @@ line why a format cannot hold a release; formats call them before they write any
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from sid_warehouse.mapped import Mapped
 from sid_warehouse.reader import SPLITS, Release
 
 ROWS = 65_536  # samples, items or vectors of a batch
+EVENTS = 1 << 22  # of all histories of a batch, unless one alone has more
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 
@@ -153,16 +155,21 @@ class Feed:
 
     @cached_property
     def titles(self) -> list[str]:
-        """Give the title of every item on one line; where the source has none, its item id."""
+        """Give the title of every item on one line; where there is none, its id, on one line too."""
         table = self.release.table("items", ["title", "item_id"])
         return [
-            one_line(title or "") or item
+            one_line(title or "") or one_line(item)
             for title, item in zip(table["title"].to_pylist(), table["item_id"].to_pylist(), strict=True)
         ]
 
     def item_texts(self, column: str) -> list[str]:
         """Give one text column of `items` on one line each, empty where there is none."""
         return [one_line(row[column] or "") for row in self.items([column])]
+
+    @cached_property
+    def category_paths(self) -> list[list[str]]:
+        """Give the categories of every item, broad to narrow, each on one line."""
+        return [[one_line(one) for one in row["category_path"]] for row in self.items(["category_path"])]
 
     def items(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Yield some columns of `items`, item by item."""
@@ -172,11 +179,12 @@ class Feed:
         """Yield the vectors of `embeddings_<name>` in batches: (rows, dim) float32; missing ones are zero."""
         table = self.require_embedding(name)
         for part in parquet.parts(self.release.folder, table):
-            for batch in pq.ParquetFile(part, pre_buffer=False).iter_batches(ROWS // 8, columns=["vector"]):
-                column = batch.column(0)
-                width = column.type.list_size
-                flat = column.flatten().to_numpy(zero_copy_only=False)
-                yield flat.reshape(-1, width).astype(np.float32, copy=False)
+            with pq.ParquetFile(part, pre_buffer=False) as file:
+                for batch in file.iter_batches(ROWS // 8, columns=["vector"]):
+                    column = batch.column(0)
+                    width = column.type.list_size
+                    flat = column.flatten().to_numpy(zero_copy_only=False)
+                    yield flat.reshape(-1, width).astype(np.float32, copy=False)
 
     def dim(self, name: str) -> int:
         """Give the width of `embeddings_<name>`."""
@@ -222,9 +230,10 @@ class Feed:
     def samples(self, split: str, *, max_history: int = 0) -> Iterator[SampleBatch]:
         """Yield the samples of `train`, `valid` or `test` with their histories, in stored order.
 
-        max_history: the newest items of a history that are kept; 0 keeps all.
+        max_history: the newest items of a history that are kept; 0 keeps all. A batch has as many samples as
+        memory is flat with, however long histories are.
         """
-        samples, sequences = self._mapped(split), self._mapped("sequences")
+        samples = self._mapped(split)
         for first in range(0, len(samples), ROWS):
             rows = np.arange(first, min(first + ROWS, len(samples)))
             user, start, end, target, ts, n_targets = (
@@ -233,13 +242,28 @@ class Feed:
             )
             if max_history:
                 start = np.maximum(start, end - max_history)
-            history, offsets = sequences.ragged("items", user, start, end)
-            history_ts, _ = sequences.ragged("ts", user, start, end)
-            targets, target_offsets = sequences.ragged("items", user, end, end + n_targets)
-            yield SampleBatch(
-                rows, user, target, ts, n_targets, offsets, history, history_ts,
-                start.astype(np.int64), end.astype(np.int64), targets, target_offsets,
-            )  # fmt: skip
+            start, end = start.astype(np.int64), end.astype(np.int64)
+            for mine in _pieces(end - start):
+                yield self._batch(
+                    rows[mine], user[mine], start[mine], end[mine], target[mine], ts[mine], n_targets[mine]
+                )
+
+    def _batch(
+        self, rows: I64, user: I32, start: I64, end: I64, target: I32, ts: I64, n_targets: I32
+    ) -> SampleBatch:
+        sequences = self._sequences
+        place = user.astype(np.int64)
+        history, offsets = sequences.ragged("items", place, start, end)
+        history_ts, _ = sequences.ragged("ts", place, start, end)
+        targets, target_offsets = sequences.ragged("items", place, end, end + n_targets)
+        return SampleBatch(
+            rows, user, target, ts, n_targets, offsets, history, history_ts, start, end, targets,
+            target_offsets,
+        )  # fmt: skip
+
+    @cached_property
+    def _sequences(self) -> Mapped:
+        return self._mapped("sequences")
 
     def _mapped(self, table: str) -> Mapped:
         return Mapped(self.release.folder / f"{table}.arrow")
@@ -304,8 +328,8 @@ class Feed:
     def require_one_target(self, reader: str) -> None:
         """Refuse samples that have several targets, as those of a next session: the reader takes one."""
         for split in SPLITS:
-            column = self.release.table(split, ["n_targets"])["n_targets"]
-            if several := int(pc.sum(pc.greater(column, 1)).as_py() or 0):
+            counts = (piece["n_targets"].to_numpy() for piece in self.tables(split, ["n_targets"]))
+            if several := sum(int((count > 1).sum()) for count in counts):
                 raise self.refuse(
                     reader,
                     "one target for each sample",
@@ -379,6 +403,13 @@ class Feed:
         """Refuse a release without a table, or with an empty one. instead: what brings it."""
         if not self.release.record["rows"].get(table):
             raise self.refuse(reader, f"a table {table!r}", "a release without it", instead)
+
+
+def _pieces(sizes: I64) -> Iterator[slice]:
+    """Yield the rows in slices whose sizes add up to about EVENTS; a larger row is the last of its slice."""
+    number = (np.cumsum(sizes) - sizes) // EVENTS
+    edges = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(sizes)]
+    yield from (slice(first, last) for first, last in pairwise(edges))
 
 
 def one_line(text: str) -> str:

@@ -60,6 +60,11 @@ class Collator:
                 raise RecipeError(f"{name}: expected {', '.join(among)}; got {given!r}")
         if model == "encoder-decoder" and labels == "all":
             raise RecipeError("labels: an encoder-decoder has 'target' or 'none'; got 'all'")
+        if pad in (bos, eos):
+            raise RecipeError(
+                f"pad: expected a token that is neither bos nor eos, as padding goes out; got {pad} for "
+                "both. Take those of release.vocabulary"
+            )
         self.model, self.pad, self.bos, self.eos = model, pad, bos, eos
         self.length, self.padding, self.labels = length, padding, labels
 
@@ -68,9 +73,16 @@ class Collator:
     ) -> dict[str, torch.Tensor]:
         """Give input_ids, attention_mask and labels, (n, length) int64, and all else that samples have.
 
-        labels are -100 where nothing is to be learned. Raises DataError where `length` is too short.
+        labels are -100 where nothing is to be learned. Raises DataError where `length` is too short,
+        or where history or target was taken out of the samples.
         """
         tensors = _stacked(batch)
+        if not {"history", "target"} <= tensors.keys():
+            raise DataError(
+                "collator: expected samples with history and target, got "
+                f"{', '.join(tensors) or 'none'}. For transformers' Trainer say "
+                "TrainingArguments(remove_unused_columns=False)"
+            )
         history, target = tensors.pop("history").numpy(), tensors.pop("target").numpy()
         if self.model == "encoder-decoder":
             inputs = self._inputs(_joined(history, first=self.bos, last=self.eos))

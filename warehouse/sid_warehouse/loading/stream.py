@@ -58,10 +58,10 @@ class Stream:
         self.samples, self.batch_size, self.shuffle, self.seed = samples, batch_size, shuffle, seed
         self.rank, self.world_size, self.drop_last, self.even = rank, world_size, drop_last, even
         self.epoch = 0
-        self._begin()
+        self.rewind()
 
-    def _begin(self) -> None:
-        """Stand at the start of the epoch."""
+    def rewind(self) -> None:
+        """Stand at the start of the epoch, whatever state was loaded."""
         self._step, self._worker, self._workers = 0, 0, 1
         self._resumed = False
 
@@ -89,7 +89,7 @@ class Stream:
             raise RecipeError(f"epoch: expected 0 or more, got {epoch}")
         if epoch != self.epoch:
             self.epoch = epoch
-            self._begin()
+            self.rewind()
 
     def state_dict(self) -> dict[str, Any]:
         """Give where the stream stands: plain numbers and text, to be saved beside a model.

@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from pydantic import Field
+
 from sid_pipelines.trainers.base import Format, Settings
 from sid_pipelines.trainers.feed import Feed, one_line
 from sid_pipelines.trainers.reading.digits import told_apart
@@ -33,7 +35,7 @@ class ActionPieceSettings(Settings):
         "Patio_Lawn_and_Garden", "Baby", "Digital_Music", "Musical_Instruments", "Amazon_Instant_Video",
     ] = "Sports_and_Outdoors"  # fmt: skip
     embedding: str = "text"
-    model: str = "sentence-t5-base"
+    model: str = Field("sentence-t5-base", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
 def write(feed: Feed, out: Folder, settings: ActionPieceSettings) -> str:
@@ -85,7 +87,7 @@ def _readme(feed: Feed, settings: ActionPieceSettings, length: int, dim: int) ->
     place = f"cache/AmazonReviews2014/{settings.category}/processed"
     options = {"category": settings.category, "sent_emb_pca": -1, "sent_emb_dim": dim}
     given = " ".join(f"--{key}={value}" for key, value in options.items())
-    size = feed.n_items and int(sum(feed.vocabulary.levels))
+    size = sum(feed.vocabulary.levels)
     return f"""
 Put `cache/` into the trainer's checkout, or give `--cache_dir=<this folder>/cache/`, and start with
 

@@ -9,7 +9,7 @@ from itertools import islice
 
 import pyarrow as pa
 
-from sid_pipelines.trainers.base import Format, Settings
+from sid_pipelines.trainers.base import Format, Name, Settings
 from sid_pipelines.trainers.feed import Feed, User
 from sid_pipelines.trainers.writing.folder import Folder
 
@@ -33,7 +33,7 @@ count from 1; 0 is padding, which the trainer puts in front of histories shorter
 class AdaRetrievalSettings(Settings):
     """name: of the data set in paths, empty for the release's."""
 
-    name: str = ""
+    name: Name = ""
 
 
 def write(feed: Feed, out: Folder, settings: AdaRetrievalSettings) -> str:

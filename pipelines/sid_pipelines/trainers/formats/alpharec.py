@@ -65,5 +65,5 @@ FORMAT = Format(
     "users' items as lines by split, and text vectors in item order",
     write,
     AlphaRecSettings,
-    papers=(54,),
+    papers=(17, 54),
 )

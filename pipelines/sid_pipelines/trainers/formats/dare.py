@@ -106,8 +106,8 @@ class _Rows:
 
     def count(self, drawn: npt.NDArray[np.int64]) -> int:
         """Give the number of rows. drawn: negatives of a sample of each user, (n_users,)."""
-        users = self.feed.release.table(self.split, ["user_index"])["user_index"].to_numpy()
-        return int((1 + drawn[users]).sum())
+        pieces = self.feed.tables(self.split, ["user_index"])
+        return sum(int((1 + drawn[piece["user_index"].to_numpy()]).sum()) for piece in pieces)
 
     def blocks(self) -> Iterator[npt.NDArray[np.void]]:
         """Yield the rows BLOCK at a time; the last block has the rest."""

@@ -107,5 +107,5 @@ FORMAT = Format(
     "items' texts and queries with the docid that they lead to",
     write,
     DocumentsSettings,
-    papers=(18, 21, 48),
+    papers=(18, 21, 36, 48),
 )

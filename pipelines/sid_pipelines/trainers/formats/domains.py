@@ -41,6 +41,7 @@ class DomainsSettings(Settings):
 
 def write(feed: Feed, out: Folder, settings: DomainsSettings) -> str:
     """Write a file for each domain and split."""
+    feed.require_one_target(READER)
     of = _domains(feed, settings.by)
     names = sorted(set(of))
     if not 2 <= len(names) <= MOST:

@@ -15,11 +15,11 @@ from pydantic import Field
 from sid_pipelines.instructions.examples import draw
 from sid_pipelines.instructions.prepared import Instructions, Leakage
 from sid_pipelines.instructions.templates import Stage
-from sid_pipelines.trainers.base import Format, Settings
+from sid_pipelines.trainers.base import Format, Name
 from sid_pipelines.trainers.feed import Feed
 from sid_pipelines.trainers.formats.lc_rec import item_texts, write_inter
 from sid_pipelines.trainers.formats.rl import OWN, verl
-from sid_pipelines.trainers.formats.sft import TRACE, about, tables, trace, write_audit
+from sid_pipelines.trainers.formats.sft import TRACE, Worded, about, tables, trace, write_audit
 from sid_pipelines.trainers.writing.folder import Folder
 from sid_tokenizers.dialects import DIALECTS
 
@@ -30,7 +30,7 @@ ALIGN = pa.schema([*TRACE, ("conversations", pa.list_(SAID))])
 RL = pa.schema([*TRACE, *OWN["verl"]])
 
 
-class GreamSettings(Settings):
+class GreamSettings(Worded):
     """name: of the data set in file names, empty for the release's. templates, tasks, seed, leakage: as in
     `sft`.
 
@@ -38,8 +38,7 @@ class GreamSettings(Settings):
     them in three parts. val_samples: of the valid split, drawn by hash, 0 for all.
     """
 
-    name: str = Field("", pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]*)?$")
-    templates: str = ""
+    name: Name = ""
     tasks: str = ""
     seed: int = 0
     leakage: Leakage = "refuse"

@@ -14,6 +14,7 @@ from sid_pipelines.trainers.reading.token_lists import TokenLists
 from sid_pipelines.trainers.writing.folder import Folder
 
 I32, I64, STR = pa.int32(), pa.int64(), pa.string()
+READER = "the data set card's samples"
 HUB_SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 SAMPLES = pa.schema(
     [
@@ -57,6 +58,7 @@ class HfSettings(Settings):
 
 def write(feed: Feed, out: Folder, settings: HfSettings) -> str:
     """Write one file for each split, items, SIDs, and the head of the card."""
+    feed.require_one_target(READER)
     users, tokens = pa.array(feed.user_ids, STR), TokenLists(feed)
     there = [split for split in SPLITS if feed.count(split)]
     for split in there:

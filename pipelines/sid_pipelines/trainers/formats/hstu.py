@@ -12,17 +12,14 @@ import numpy as np
 
 from sid_pipelines.trainers.base import Format, Settings
 from sid_pipelines.trainers.feed import Feed, User, one_line
+from sid_pipelines.trainers.reading.missing import MISSING
 from sid_pipelines.trainers.writing.folder import Folder
 
 READER = "HSTU"
 HEADER = ("index", "user_id", "sequence_item_ids", "sequence_ratings", "sequence_timestamps")
 MOVIES = ("movie_id", "title", "genres", "year", "cleaned_title")
 FOLDERS = {"amzn-books": "amzn_books"}  # its name in files and code, where it differs from that in configs
-# What pandas takes for a missing text, upon which the trainer's `split` fails (`reco_dataset.py` 146 to 150).
-MISSING = frozenset({
-    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A",
-    "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
-})  # fmt: skip
+LARGEST = 2**53  # the numbers below are whole in float64 and in int64 alike
 
 
 class HstuSettings(Settings):
@@ -59,7 +56,7 @@ def _require_values(feed: Feed, *, whole: bool) -> None:
     if missing := feed.n_without_value:
         got = f"{missing:,} events without"
     elif odd := sum(_odd(user, whole=whole) for user in feed.users()):
-        got = f"{odd:,} that are negative or not whole" if whole else f"{odd:,} that are negative"
+        got = f"{odd:,} that are negative, too large{' or not whole' * whole}"
     else:
         return
     cut = "--set ratings=cut, as the trainer would cut them, or " if whole and not missing else ""
@@ -68,7 +65,7 @@ def _require_values(feed: Feed, *, whole: bool) -> None:
 
 
 def _odd(user: User, *, whole: bool) -> int:
-    wrong = user.values < 0
+    wrong = ~((user.values >= 0) & (user.values < LARGEST))
     if whole:
         wrong |= user.values != np.floor(user.values)
     return int(wrong.sum())
@@ -81,8 +78,7 @@ def _row(user: User, first: int, ratings: str) -> tuple[Any, ...]:
 
 
 def _movies(feed: Feed) -> Iterator[tuple[Any, ...]]:
-    for row in feed.items(["item_index", "item_id", "title", "category_path"]):
-        title = one_line(row["title"] or "") or row["item_id"]
+    for row, title in zip(feed.items(["item_index", "category_path"]), feed.titles, strict=True):
         cleaned, year = titled(title)
         genres = "|".join(one_line(one).replace("|", "/") for one in row["category_path"])
         yield row["item_index"] + 1, title, text(genres or "(no genres listed)"), year, text(cleaned)
@@ -101,7 +97,10 @@ def titled(title: str) -> tuple[str, int]:
 
 
 def text(word: str) -> str:
-    """Give a text that pandas reads as one: `NA` with a space behind it."""
+    """Give a text that pandas reads as one: `NA` with a space behind it.
+
+    Upon a missing one the trainer's `split` fails (`reco_dataset.py` 146 to 150).
+    """
     return f"{word} " if word.strip() in MISSING else word
 
 

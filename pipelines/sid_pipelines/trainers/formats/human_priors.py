@@ -11,7 +11,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sid_pipelines.trainers.base import Format, Settings
+from sid_pipelines.trainers.base import Format, Name, Settings
 from sid_pipelines.trainers.feed import Feed, one_line
 from sid_pipelines.trainers.formats.events import COLUMNS
 from sid_pipelines.trainers.reading.lists import Categories, lists
@@ -66,7 +66,7 @@ class HumanPriorsSettings(Settings):
     by: what a head is for, a type of event or a category of items. level: of category paths, 1 the broadest.
     """
 
-    name: str = ""
+    name: Name = ""
     by: Literal["event", "item"] = "event"
     level: int = 1
 

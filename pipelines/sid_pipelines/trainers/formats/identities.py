@@ -76,6 +76,7 @@ def write(feed: Feed, out: Folder, settings: IdentitiesSettings) -> str:
         raise feed.refuse(
             READER, "target to name one of its tables", repr(settings.target), f"There are: {there}"
         )
+    feed.require_one_target(READER)
     tables, vocabularies, end = {}, {}, FIRST
     for table, name in named.items():
         vocabulary = feed.release.vocabulary_of(name) if name else feed.vocabulary
@@ -174,5 +175,5 @@ FORMAT = Format(
     "the SIDs of every modality and of users in one vocabulary, and samples of all of them",
     write,
     IdentitiesSettings,
-    papers=(19, 47),
+    papers=(19, 33, 47),
 )

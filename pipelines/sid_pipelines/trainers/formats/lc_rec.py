@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from sid_pipelines.trainers.base import Format, Settings
+from sid_pipelines.trainers.base import Format, Name, Settings
 from sid_pipelines.trainers.feed import Feed, one_line
 from sid_pipelines.trainers.writing.folder import Folder
 from sid_tokenizers.dialects import DIALECTS
@@ -24,7 +24,7 @@ class LcRecSettings(Settings):
     index_file: what follows the name of the file of SIDs, as in the trainer's `--index_file`.
     """
 
-    name: str = Field("", pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]*)?$")
+    name: Name = ""
     embedding: str = "text"
     index_file: str = Field(".index.json", pattern=r"^\.[A-Za-z0-9_.-]+\.json$")
 

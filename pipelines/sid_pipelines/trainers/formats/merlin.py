@@ -22,6 +22,7 @@ from sid_schemas.tables import EVENT_TYPES
 from sid_warehouse.loading.features import Categories, Pieces, of_events
 from sid_warehouse.mapped import Mapped
 
+READER = "Merlin"
 HOUR, INT = 3_600_000, pa.int64()  # an hour in ms
 TARGET, HISTORY = ("categorical",), ("categorical", "list", "sequence")
 I64 = npt.NDArray[np.int64]
@@ -71,6 +72,7 @@ class MerlinSettings(Settings):
 
 def write(feed: Feed, out: Folder, settings: MerlinSettings) -> str:
     """Write a file for each split, the schema, and what the numbers of categories stand for."""
+    feed.require_one_target(READER)
     table = pa.chunked_array(
         [part["category_path"].combine_chunks() for part in feed.tables("items", ["category_path"])]
     )

@@ -14,6 +14,7 @@ from pydantic import Field
 from sid_pipelines.trainers.base import Format, Settings
 from sid_pipelines.trainers.feed import SPLITS, Feed
 from sid_pipelines.trainers.formats import lc_rec
+from sid_pipelines.trainers.reading.missing import MISSING
 from sid_pipelines.trainers.writing.folder import Folder
 from sid_tokenizers.dialects import DIALECTS
 
@@ -25,11 +26,6 @@ HEADER = (
     "user_id", "history_item_title", "item_title", "history_item_id", "item_id", "history_item_sid",
     "item_sid",
 )  # fmt: skip
-# What pandas.read_csv takes for a missing value (pandas/_libs/parsers.pyx `STR_NA_VALUES`).
-MISSING = {
-    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A",
-    "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
-}  # fmt: skip
 
 
 class MiniOneRecSettings(Settings):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sid_pipelines.trainers.base import Format, Settings
+from sid_pipelines.trainers.base import Format, Name, Settings
 from sid_pipelines.trainers.feed import Feed, one_line
 from sid_pipelines.trainers.writing.folder import Folder
 
@@ -26,7 +26,7 @@ class RecBoleSettings(Settings):
     """
 
     layout: Literal["atomic", "split"] = "atomic"
-    name: str = ""
+    name: Name = ""
     max_history: int = Field(default=50, ge=1)
 
 
@@ -78,7 +78,7 @@ def _write_events(feed: Feed, out: Folder, name: str, *, rated: bool) -> None:
 def _events(feed: Feed, *, rated: bool) -> Iterator[list[Any]]:
     for user in feed.users():
         for item, value, ts in zip(user.items.tolist(), user.values.tolist(), user.ts.tolist(), strict=True):
-            yield [user.index, item, *([f"{value:g}"] if rated else []), f"{ts / 1000:.3f}"]
+            yield [user.index, item, *([f"{value:.15g}"] if rated else []), f"{ts / 1000:.3f}"]
 
 
 def _write_samples(feed: Feed, out: Folder, name: str, split: str, max_history: int) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sid_pipelines.chunks import TRAIN
-from sid_pipelines.trainers.base import Format, Settings
+from sid_pipelines.trainers.base import Format, Name, Settings
 from sid_pipelines.trainers.feed import Feed
 from sid_pipelines.trainers.writing.folder import Folder
 from sid_pipelines.trainers.writing.plain_pickle import dict_file, list_file, map_file
@@ -28,7 +28,7 @@ class RecGptSettings(Settings):
     fill: whether vectors of fewer than 768 numbers are filled up with zeros, as the trainer reads 768.
     """
 
-    name: str = ""
+    name: Name = ""
     embedding: str = "text"
     fill: bool = False
 
@@ -37,6 +37,7 @@ def write(feed: Feed, out: Folder, settings: RecGptSettings) -> str:
     """Write what its three programs read: pre_train.py, eval.py, predict.py."""
     feed.require_levels(READER)
     feed.require_length(READER, PLACES, PLACES)
+    feed.require_one_target(READER)
     if max(feed.vocabulary.sizes) > TOKENS:
         got = f"{max(feed.vocabulary.sizes):,}"
         raise feed.refuse(READER, f"at most {TOKENS:,} codes on a level", got, "Choose tokenizer = 'fsq'")

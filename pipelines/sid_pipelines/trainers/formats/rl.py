@@ -136,5 +136,5 @@ FORMAT = Format(
     "prompts with reward fields, in Parquet",
     write,
     InstructionSettings,
-    papers=(3, 4, 5, 7),
+    papers=(3, 4, 5, 7, 13),
 )

@@ -8,7 +8,7 @@ OpenP5 and others read the same two files; `meta.json.gz` is evaluated line by l
 import math
 from typing import Any
 
-from sid_pipelines.trainers.base import Format, Settings
+from sid_pipelines.trainers.base import Format, Name, Settings
 from sid_pipelines.trainers.feed import Feed
 from sid_pipelines.trainers.writing.folder import Folder
 
@@ -18,7 +18,7 @@ READER = "RQ-VAE-Recommender"
 class RqVaeRecommenderSettings(Settings):
     """name: of the data set, the trainer's `dataset_split`; empty for the release's."""
 
-    name: str = ""
+    name: Name = ""
 
 
 def write(feed: Feed, out: Folder, settings: RqVaeRecommenderSettings) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sid_pipelines.chunks import TEST, TRAIN, VALID
-from sid_pipelines.trainers.base import Format, Settings
+from sid_pipelines.trainers.base import Format, Name, Settings
 from sid_pipelines.trainers.feed import Feed
 from sid_pipelines.trainers.writing.folder import Folder
 from sid_pipelines.trainers.writing.plain_pickle import array_file, matrix_file
@@ -29,7 +29,7 @@ class SetRecSettings(Settings):
     the text encoder, `t5` or `qwen`, whichever program is started.
     """
 
-    name: str = ""
+    name: Name = ""
     cf: str = "collaborative"
     embedding: str = "text"
     encoder: str = "t5"

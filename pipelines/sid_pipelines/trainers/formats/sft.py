@@ -8,6 +8,7 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from sid_pipelines.instructions.tasks import TASKS
 from sid_pipelines.trainers.base import Format, Settings
 from sid_pipelines.trainers.feed import SPLITS, Feed
 from sid_pipelines.trainers.writing.folder import Folder
+from sid_warehouse import files
 
 Style = Literal["lc-rec", "minionerec", "gream", "openonerec"]
 BATCH = 4096
@@ -42,7 +44,19 @@ CHAT = pa.schema([(name, pa.string()) for name in CHAT_COLUMNS])
 IDS = uuid.UUID("0c0f2c52-7a55-5d0c-8f6e-3a1d0b6c9e11")  # ours; names each example by release, stage and row
 
 
-class InstructionSettings(Settings):
+class Worded(Settings):
+    """templates: a TOML file in the form of ours that takes the place of a style's own."""
+
+    templates: str = ""
+
+    def told(self) -> dict[str, Any]:
+        """Give the file by its name and hash: no path of ours in a folder, and other words make another."""
+        path = Path(self.templates)
+        known = f"{path.name}, sha256 {files.sha256(path)}" if path.is_file() else path.name
+        return super().told() | {"templates": known}
+
+
+class InstructionSettings(Worded):
     """style: whose wording. templates: a TOML file in the form of ours that takes its place. tasks: with
     commas between, empty for the style's own. dialect: of SIDs, empty for the style's own. max_history:
     items, 0 for the style's own. seed: of the choice among templates. category: what MiniOneRec's prompts
@@ -52,7 +66,6 @@ class InstructionSettings(Settings):
     """
 
     style: Style = "lc-rec"
-    templates: str = ""
     tasks: str = ""
     dialect: str = ""
     max_history: int = Field(0, ge=0)

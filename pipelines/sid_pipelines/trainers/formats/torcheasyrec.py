@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sid_pipelines.trainers.base import Format, Settings
+from sid_pipelines.trainers.base import Format, Name, Settings
 from sid_pipelines.trainers.feed import Feed
 from sid_pipelines.trainers.writing.folder import Folder
 from sid_tokenizers.dialects import shifted_ids
@@ -30,7 +30,7 @@ class TorchEasyRecSettings(Settings):
     called, `source` by their ids as text, `number` by their numbers as int64.
     """
 
-    generation: str = ""
+    generation: Name = ""
     ids: Literal["source", "number"] = "source"
 
 
@@ -61,8 +61,9 @@ def write(feed: Feed, out: Folder, settings: TorchEasyRecSettings) -> str:
     return _readme(feed, generation, manifest)
 
 
-def _ids(feed: Feed, items: pa.Array, kind: pa.DataType) -> pa.Array:
-    return items.cast(kind) if pa.types.is_integer(kind) else pa.array(feed.item_ids, kind).take(items)
+def _ids(feed: Feed, kind: pa.DataType) -> pa.Array:
+    """Give what every item is called, row i being item i."""
+    return pa.array(range(feed.n_items) if pa.types.is_integer(kind) else feed.item_ids, kind)
 
 
 def _codes(feed: Feed, column: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
@@ -80,12 +81,13 @@ def _write_items(feed: Feed, out: Folder, name: str, table: str, kind: pa.DataTy
         "item_id": kind, "origin_codebook": CODES, "codebook": CODES, "offset_codebook": CODES,
         "index": pa.int64(),
     })  # fmt: skip
+    ids = _ids(feed, kind)
 
     def batches() -> Iterator[pa.Table]:
         for batch in feed.tables(table, ["item_index", "codes", "sid", "slot"]):
             plain, shifted = _codes(feed, batch["sid"])
             yield pa.table({
-                "item_id": _ids(feed, batch["item_index"].combine_chunks(), kind),
+                "item_id": ids.take(batch["item_index"].combine_chunks()),
                 "origin_codebook": batch["codes"].cast(CODES),
                 "codebook": plain,
                 "offset_codebook": shifted,
@@ -97,13 +99,14 @@ def _write_items(feed: Feed, out: Folder, name: str, table: str, kind: pa.DataTy
 
 def _write_sids(feed: Feed, out: Folder, name: str, table: str, kind: pa.DataType) -> int:
     schema = pa.schema({"codebook": CODES, "offset_codebook": CODES, "itemids": pa.list_(kind)})
+    ids = _ids(feed, kind)
 
     def batches() -> Iterator[pa.Table]:
         for batch in feed.tables(table, ["sid", "item_indexes"]):
             plain, shifted = _codes(feed, batch["sid"])
             items = batch["item_indexes"].combine_chunks()
             offsets = pa.array(np.append(0, np.cumsum(items.value_lengths())).astype(np.int32))
-            named = pa.ListArray.from_arrays(offsets, _ids(feed, items.flatten(), kind))
+            named = pa.ListArray.from_arrays(offsets, ids.take(items.flatten()))
             yield pa.table({"codebook": plain, "offset_codebook": shifted, "itemids": named})
 
     return out.parquet(name, "SIDs, ascending, with their items in slot order", schema, batches())

@@ -37,6 +37,8 @@ class Queries:
             raise feed.refuse(
                 reader, "events with a query", "none", "Choose --set query=history: titles of what a user had"
             )
+        if not searched:
+            feed.require_one_target(reader)
         self.kind: Kind = "search" if searched else "history"
 
     def of(self, split: str) -> Iterator[Query]:
