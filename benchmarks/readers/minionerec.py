@@ -26,9 +26,8 @@ sequences = release.table("sequences", ["items"])["items"].to_pylist()
 sids = ["".join(tokens) for tokens in release.table("sids", ["tokens"])["tokens"].to_pylist()]
 titles = [" ".join(title.split()) for title in release.table("items", ["title"])["title"].to_pylist()]
 
-from sft import TokenExtender  # noqa: E402
-
 import data  # noqa: E402
+from sft import TokenExtender  # noqa: E402
 
 category = "Industrial_and_Scientific"
 files = {
