@@ -173,18 +173,15 @@ class Feed:
 
     def items(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Yield some columns of `items`, item by item."""
-        yield from self._rows("items", columns)
+        yield from self.rows("items", columns)
 
     def vectors(self, name: str) -> Iterator[npt.NDArray[np.float32]]:
         """Yield the vectors of `embeddings_<name>` in batches: (rows, dim) float32; missing ones are zero."""
         table = self.require_embedding(name)
-        for part in parquet.parts(self.release.folder, table):
-            with pq.ParquetFile(part, pre_buffer=False) as file:
-                for batch in file.iter_batches(ROWS // 8, columns=["vector"]):
-                    column = batch.column(0)
-                    width = column.type.list_size
-                    flat = column.flatten().to_numpy(zero_copy_only=False)
-                    yield flat.reshape(-1, width).astype(np.float32, copy=False)
+        for piece in self.tables(table, ["vector"]):
+            column = piece["vector"].combine_chunks()
+            flat = column.flatten().to_numpy(zero_copy_only=False)
+            yield flat.reshape(-1, column.type.list_size).astype(np.float32, copy=False)
 
     def dim(self, name: str) -> int:
         """Give the width of `embeddings_<name>`."""
@@ -270,7 +267,8 @@ class Feed:
 
     def rows(self, table: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Yield some columns of any table of the release, row by row; raises WarehouseError without it."""
-        yield from self._rows(table, columns)
+        for piece in self.tables(table, columns):
+            yield from piece.to_pylist()
 
     def tables(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Yield some columns of any table of the release in pieces; raises WarehouseError without it."""
@@ -278,10 +276,6 @@ class Feed:
             with pq.ParquetFile(part, pre_buffer=False) as file:
                 for batch in file.iter_batches(ROWS // 8, columns=list(columns)):
                     yield pa.Table.from_batches([batch])
-
-    def _rows(self, table: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        for piece in self.tables(table, columns):
-            yield from piece.to_pylist()
 
     # What a format cannot hold
 
