@@ -1,7 +1,8 @@
 """Write a dump in the format of Amazon-2018 reviews: gz, one JSON object a line, power-law users and items.
 
 The texts are drawn word by word from a Zipf vocabulary, so a line is as long as a real one (about 460
-bytes in All_Beauty_5) and gzip takes it down to about a third, as it does real reviews.
+bytes in All_Beauty_5) and gzip takes it down to about a third, as it does real reviews. `write_items` writes
+the metadata of the items that such a dump reviews.
 """
 
 from pathlib import Path
@@ -22,7 +23,7 @@ def write_dump(path: Path, reviews: int, *, seed: int = 0) -> None:
     """Write so many reviews; about 1 % are repeated lines and 0.01 % are broken."""
     rng = np.random.default_rng(seed)
     users = _power_law(rng, max(reviews // 8, 10))
-    items = _power_law(rng, max(reviews // 40, 10))
+    items = _power_law(rng, _items(reviews))
     texts, summaries = _texts(rng, POOL, 33), _texts(rng, POOL, 4)
     names = pa.array([f"{_word(rng).title()} {_word(rng)[0].upper()}." for _ in range(POOL)])
     partial = path.with_suffix(".partial")
@@ -33,11 +34,35 @@ def write_dump(path: Path, reviews: int, *, seed: int = 0) -> None:
     partial.rename(path)
 
 
+def write_items(path: Path, reviews: int, *, seed: int = 0) -> None:
+    """Write title, brand and category of every item that a dump of so many reviews may hold."""
+    rng = np.random.default_rng(seed + 1)
+    n = _items(reviews)
+    titles, brands, kinds = _texts(rng, n, 6), _texts(rng, 200, 2), _texts(rng, 40, 2)
+    lines = pc.binary_join_element_wise(
+        '{"asin": "', _ids(np.arange(n)), '", "title": "', titles,
+        '", "brand": "', brands.take(pa.array(rng.integers(0, 200, n))),
+        '", "category": ["Beauty", "', kinds.take(pa.array(rng.integers(0, 40, n))), '"]}\n', "",
+    )  # fmt: skip
+    partial = path.with_suffix(".partial")
+    with igzip.open(partial, "wb", compresslevel=2) as file:
+        file.write(lines.buffers()[2].to_pybytes())
+    partial.rename(path)
+
+
+def _items(reviews: int) -> int:
+    return max(reviews // 40, 10)
+
+
+def _ids(numbers: npt.NDArray[np.int64]) -> pa.Array:
+    digits = pc.utf8_lpad(pa.array(numbers).cast(pa.string()), 12, "0")
+    return pc.binary_join_element_wise("A", digits, "")
+
+
 def _power_law(rng: np.random.Generator, n: int) -> tuple[pa.Array, npt.NDArray[np.float64]]:
     """Give n ids such as A000000001X and the cumulative probability of each."""
     weights = (np.arange(n) + 10.0) ** -EXPONENT
-    digits = pc.utf8_lpad(pa.array(rng.permutation(n)).cast(pa.string()), 12, "0")
-    return pc.binary_join_element_wise("A", digits, ""), np.cumsum(weights) / weights.sum()
+    return _ids(rng.permutation(n)), np.cumsum(weights) / weights.sum()
 
 
 def _draw(rng: np.random.Generator, of: tuple[pa.Array, npt.NDArray[np.float64]], n: int) -> pa.Array:

@@ -378,7 +378,7 @@ def encode_stored(folder: Path, n: int = 10_000_000, d: int = 128) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from sid_pipelines.tokenize import Coded
+    from sid_pipelines.tokenize import Coded, code_blocks
     from sid_pipelines.vectors import StoredVectors
     from sid_schemas.tables import CODES
     from sid_warehouse import parquet
@@ -391,10 +391,11 @@ def encode_stored(folder: Path, n: int = 10_000_000, d: int = 128) -> None:
             writer.write_table(pa.table([vectors_column(block)], schema=schema))
     stored = StoredVectors([source])
     fitted = RQKMeans(levels=[256] * 3).fit(stored.rows(np.arange(0, n, 50)))
-    coded = Coded(fitted, stored, np.zeros(n, dtype=bool))
+    coded = Coded(n, len(fitted.levels))
 
     def rows() -> Iterator[pa.RecordBatch]:
-        for start, codes in coded.blocks():
+        for block in map(coded.keep, code_blocks(fitted, stored.blocks(), np.zeros(n, dtype=bool))):
+            start, codes = block.start, block.codes
             index = np.arange(start, start + len(codes), dtype=np.int32)
             columns = [pa.array(index), pa.array(index).cast(pa.string()), codes_column(codes)]
             yield pa.record_batch(
@@ -404,7 +405,7 @@ def encode_stored(folder: Path, n: int = 10_000_000, d: int = 128) -> None:
     seconds, written = timed(lambda: parquet.write(folder, CODES, rows()))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     assert written == n
-    error = coded.reconstruction()["held_out"]["squared_error"]
+    error = coded.facts(fitted, np.zeros(n, dtype=bool))["reconstruction"]["held_out"]["squared_error"]
     note = f"peak memory {peak:.2f} GiB, generating and fitting included"
     print(json.dumps({"seconds": seconds, "squared_error": error, "note": note}))
 

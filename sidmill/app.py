@@ -1,11 +1,13 @@
 """The command's app, and the arguments and options that several commands share."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sid_schemas import SidmillError
+from sid_schemas import RecipeError, SidmillError
 from sidmill import __version__
 from sidmill.console import say
 
@@ -37,7 +39,32 @@ SetOpt = Annotated[
     list[str] | None,
     typer.Option("--set", help="override a key, as in tokenize.seed=2; repeatable"),
 ]
+EngineOpt = Annotated[
+    str | None, typer.Option("--engine", help="local or beam: what runs the stages, as engine.kind")
+]
+BeamOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--beam-options",
+        help="Apache Beam's own, in one word, as engine.options; without a runner, processes of this machine",
+    ),
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="print JSON for a program to read")]
+
+
+def overrides_of(set_: Sequence[str] | None, engine: str | None, beam_options: str | None) -> tuple[str, ...]:
+    """Give the overrides of a recipe; --engine and --beam-options are short for two of them.
+
+    >>> overrides_of(["clean.k_core=2"], None, "--direct_num_workers=4")
+    ('clean.k_core=2', 'engine.kind=beam', 'engine.options="--direct_num_workers=4"')
+    """
+    if beam_options is not None and (engine or "beam") != "beam":
+        raise RecipeError(f"--beam-options: expected with --engine beam, got --engine {engine}")
+    kind = engine or (None if beam_options is None else "beam")
+    made = [f"engine.kind={kind}"] if kind else []
+    if beam_options is not None:
+        made.append(f"engine.options={json.dumps(beam_options, ensure_ascii=False)}")
+    return (*(set_ or ()), *made)
 
 
 @app.callback(invoke_without_command=True)

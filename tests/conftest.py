@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from clusters import beam_options, dask_cluster, worker_pool, worker_processes  # noqa: F401 (fixtures)
 from helpers import EXAMPLE, Run, quickly, run_chain, searched_dump, small_dump
 from hypothesis import settings
 

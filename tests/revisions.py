@@ -1,7 +1,8 @@
 """Which code makes each stage's output, as one hash, so that no change goes without a new revision.
 
-The hash covers the stage's module and every module of ours it imports, however far, without comments
-and docstrings. `make lock` records it, and refuses where the revision was not raised.
+The hash covers the stage's module, the one that runs it by shards where there is one, and every module of
+ours that these import, however far, without comments and docstrings. `make lock` records it, and refuses
+where the revision was not raised.
 """
 
 import ast
@@ -9,6 +10,7 @@ import hashlib
 import importlib.util
 import json
 import sys
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from typing import Any
 from sid_pipelines import publish
 from sid_pipelines.chain import APPENDING, CHAIN
 from sid_pipelines.retokenize import CHURN, RELABEL
+from sid_pipelines.sharded import SHARDED
+from sid_pipelines.stage import Outcome, Stage
 
 LOCK = Path(__file__).with_name("revisions.json")
 OURS = ("sid_schemas", "sid_tokenizers", "sid_warehouse", "sid_pipelines")
@@ -23,6 +27,8 @@ OURS = ("sid_schemas", "sid_tokenizers", "sid_warehouse", "sid_pipelines")
 NEUTRAL = {
     "sid_schemas.errors", "sid_pipelines.stage", "sid_warehouse.stages", "sid_warehouse.files",
     "sid_warehouse.reader",  # what users train from; stages read tables with sid_warehouse.parquet
+    "sid_pipelines.sharded", "sid_pipelines.sharded.job", "sid_pipelines.sharded.committed",
+    "sid_pipelines.sharded.inline", "sid_pipelines.sharded.shards",
 }  # fmt: skip
 
 
@@ -33,20 +39,26 @@ Read = dict[str, tuple[list[str], str]]  # of each module: what it imports, and 
 def current() -> Revisions:
     """Give revision and code hash of every stage, and of publish."""
     stages = {
-        stage.name: (stage.revision, stage.run.__module__) for stage in (*CHAIN, *APPENDING, RELABEL, CHURN)
+        stage.name: (stage.revision, [one.__module__ for one in _runs(stage)])
+        for stage in (*CHAIN, *APPENDING, RELABEL, CHURN)
     }
-    stages["publish"] = (publish.REVISION, publish.__name__)
+    stages["publish"] = (publish.REVISION, [publish.__name__])
     read: Read = {}
     return {
-        name: {"revision": revision, "code": code_hash(module, read)}
-        for name, (revision, module) in stages.items()
+        name: {"revision": revision, "code": code_hash(modules, read)}
+        for name, (revision, modules) in stages.items()
     }
 
 
-def code_hash(module: str, read: Read) -> str:
-    """Give the hash over a module and all of ours that it imports; read: modules looked at already."""
+def _runs(stage: Stage) -> list[Callable[..., Outcome]]:
+    """Give what runs a stage: here, and by shards."""
+    return [stage.run, *([SHARDED[stage.name]] if stage.name in SHARDED else [])]
+
+
+def code_hash(modules: Sequence[str], read: Read) -> str:
+    """Give the hash over modules and all of ours that they import; read: modules looked at already."""
     seen: dict[str, str] = {}
-    pending = [module]
+    pending = list(modules)
     while pending:
         name = pending.pop()
         if name in seen or name in NEUTRAL:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers import EXAMPLE, ROOT, Run, run_chain, small_dump, write_dump
 from hypothesis import given, settings
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 from sid_pipelines import buckets, kcore, published
 from sid_pipelines.buckets import bounds, sorted_by_user
 from sid_pipelines.kcore import degrees, k_core, largest_k, single_pass
+from sid_pipelines.rows import Parts
 from sid_schemas import DataError, RecipeError
+from sid_warehouse.db import connect
 
 DATA = ROOT.parent / "shared" / "data"
 MOVIES = [f"{m:07d}::Film {m} (1950)::Drama" for m in range(20)]
@@ -342,3 +345,31 @@ def test_the_whole_catalogue_can_get_ids(tmp_path: Path) -> None:
 def test_too_little_memory_names_the_key_to_raise(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"needs more than \[engine\] memory = '2MB'; raise it"):
         run_chain(EXAMPLE, tmp_path, "engine.memory=2MB", until="clean")
+
+
+@given(
+    lengths=st.lists(st.integers(0, 9), min_size=1, max_size=6),
+    group=st.integers(1, 4),
+    seed=st.integers(0, 9),
+)
+def test_rows_are_numbered_in_the_order_of_parts(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], group: int, seed: int
+) -> None:
+    folder, rows = tmp_path_factory.mktemp("parts"), iter(range(sum(lengths)))
+    names = random.Random(seed).sample(["a'", "b", "c=1", "[d]", "e*", "f"], len(lengths))
+    parts = [folder / f"{name}.parquet" for name in names]
+    for part, length in zip(parts, lengths, strict=True):
+        table = pa.table({"v": pa.array([next(rows) for _ in range(length)], pa.int64())})
+        pq.write_table(table, part, row_group_size=group)
+    source = Parts(parts)
+    with connect() as connection:
+        found = connection.sql(f"select n, v from {source.sql('v')} order by n").fetchall()
+        some = connection.sql(f"select n from {source.sql('v')} where v > 5 order by n").fetchall()
+    assert found == [(n, n) for n in range(source.n)]
+    assert some == [(n,) for n in range(6, source.n)]
+
+
+def test_duckdb_runs_on_as_many_threads_as_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIDMILL_CORES", "3")
+    with connect() as connection:
+        assert connection.sql("select current_setting('threads')").fetchall() == [(3,)]

@@ -15,9 +15,10 @@ import pytest
 from helpers import ROOT, judge_plainly, run_chain, small_dump
 
 from sid_flows.embedding_sections import EmbedSection, FuseSection
-from sid_flows.recipe import CleanSection, GatesSection, SplitSection, load_recipe
+from sid_flows.recipe import CleanSection, EngineSection, GatesSection, SplitSection, load_recipe
 from sid_flows.tokenizing_sections import CollisionsSection, TokenizeSection, UsersSection
 from sid_pipelines import gates, publish
+from sid_pipelines.beam.runners import DOWNLOADING, KNOWN
 from sid_pipelines.collaborative import MODELS
 from sid_pipelines.encoders import HashingOptions, SentenceOptions
 from sid_pipelines.fusion import FUSIONS
@@ -27,6 +28,7 @@ from sid_pipelines.instructions.tasks import TASKS
 from sid_pipelines.pairs import PairsParams
 from sid_pipelines.pieces import PiecesParams
 from sid_pipelines.protocols import PROTOCOLS
+from sid_pipelines.sharded import SHARDED
 from sid_pipelines.sources import SOURCES
 from sid_pipelines.trainers import TRAINERS
 from sid_schemas import SourceError, Table
@@ -58,6 +60,7 @@ TRAINING = (ROOT / "docs" / "trainers.md").read_text()
 FORMATS = [line for line in TRAINING.split("## All formats")[1].splitlines() if line.startswith("| `")]
 LOADING = (ROOT / "docs" / "loading.md").read_text()
 INSTRUCTING = (ROOT / "docs" / "instructions.md").read_text()
+SCALE = (ROOT / "docs" / "scale.md").read_text()
 README = (ROOT / "README.md").read_text()
 
 
@@ -159,6 +162,33 @@ def test_what_was_verified_is_told_with_its_log_and_counted() -> None:
     logs = {f"verified/{log.name}" for log in (ROOT / "docs" / "verified").iterdir()}
     linked = set(re.findall(r"\((verified/[^)]+)\)", TRAINING + LOADING + INSTRUCTING))
     assert linked == logs
+
+
+@pytest.mark.parametrize("name", sorted(SHARDED))
+def test_a_stage_by_shards_is_told_with_what_is_one_task(name: str) -> None:
+    divided, shuffled = (
+        [
+            line
+            for line in SCALE.split(f"## {part}")[1].split("## ")[0].splitlines()
+            if line.startswith(f"| `{name}` |")
+        ]
+        for part in ("How a stage is divided", "Bytes and memory")
+    )
+    assert len(divided) == 1
+    assert len(shuffled) == (name != "embed_image")  # as embed_text
+
+
+@pytest.mark.parametrize("runner", [*KNOWN, *DOWNLOADING])
+def test_a_runner_is_told(runner: str) -> None:
+    assert f"`{runner}`" in SCALE or runner == "SwitchingDirectRunner"
+
+
+def test_the_engine_of_the_guide_is_one(tmp_path: Path) -> None:
+    [text] = re.findall(r"```toml\n(.*?)```", SCALE, re.DOTALL)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'dataset = "x"\n[source]\nkind = "movietweetings"\npath = "."\n{text}')
+    told = load_recipe(recipe).engine.model_dump(exclude_unset=True)
+    assert told.keys() == EngineSection.model_fields.keys()
 
 
 def test_no_link_between_the_guides_is_dead() -> None:

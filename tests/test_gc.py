@@ -388,6 +388,24 @@ def test_what_killed_processes_left(tmp_path: Path) -> None:
     assert left == {name for name, gone in names.items() if not gone}
 
 
+def test_what_tasks_of_runs_that_ended_gave_each_other(tmp_path: Path) -> None:
+    stage(tmp_path, "aa", days=0)
+    for name, days in (("clean-aa-01", 0), ("clean-bb-01", 8), ("embed_text-cc-01", 6), ("clean-dd-01", 8)):
+        task = tmp_path / "scratch/d" / name / "events/cut/00000"
+        task.mkdir(parents=True)
+        (task / "done.json").write_bytes(bytes(10))
+        for folder in (task.parent, task.parent.parent, task.parent.parent.parent):
+            age(folder, days)
+    age(tmp_path / "scratch/d/clean-dd-01/events/cut", 1)  # a task ended yesterday
+    found = garbage.remove(tmp_path, Rules())
+    assert goes(found, "leftover") == ["scratch/d/clean-aa-01", "scratch/d/clean-bb-01"]
+    assert {piece.why for piece in found.remove} == {
+        "the output that its tasks were to make is there", "no task of its run has ended for 8 days"
+    }  # fmt: skip
+    left = {path.name for path in (tmp_path / "scratch/d").iterdir()}
+    assert left == {"embed_text-cc-01", "clean-dd-01"}
+
+
 def test_vectors_of_encoders_that_no_release_was_made_with(tmp_path: Path) -> None:
     made = {
         "encoder": "minilm",

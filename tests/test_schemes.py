@@ -10,7 +10,7 @@ import pytest
 from helpers import Run, quickly, run_chain, small_dump
 
 from sid_flows.plan import make_plan
-from sid_pipelines.tokenize import Coded
+from sid_pipelines.tokenize import Coded, code_blocks
 from sid_pipelines.vectors import StoredVectors
 from sid_schemas import MissingExtraError, RecipeError
 from sid_tokenizers import POLICIES, TOKENIZERS, RQKMeans, Tokenizer, Traits
@@ -225,12 +225,14 @@ def test_stored_vectors_are_read_in_pieces(stored: StoredVectors, real: Vectors)
 def test_codes_in_pieces_are_the_codes_of_the_whole(stored: StoredVectors, real: Vectors) -> None:
     tokenizer = RQKMeans(levels=[16, 16]).fit(real)
     fitted = np.arange(len(real)) % 2 == 0
-    coded = Coded(tokenizer, stored, fitted)
-    for start, codes in coded.blocks():
-        assert np.array_equal(codes, tokenizer.encode(real[start : start + len(codes)]))
-    assert coded.duplicates() == len(real) - len(np.unique(real, axis=0))
+    coded = Coded(len(real), 2)
+    for block in map(coded.keep, code_blocks(tokenizer, stored.blocks(), fitted)):
+        rows = slice(block.start, block.start + len(block.codes))
+        assert np.array_equal(block.codes, tokenizer.encode(real[rows]))
+    facts = coded.facts(tokenizer, fitted)
+    assert facts["duplicate_vectors"] == len(real) - len(np.unique(real, axis=0))
     error = ((real - tokenizer.decode(coded.codes)) ** 2).sum(axis=1)
-    found = coded.reconstruction()
+    found = facts["reconstruction"]
     assert found["fit"]["squared_error"] == pytest.approx(float(error[fitted].mean()), rel=1e-5)
     assert found["held_out"]["squared_error"] == pytest.approx(float(error[~fitted].mean()), rel=1e-5)
 

@@ -28,7 +28,7 @@ from sid_pipelines.sequences import SequencesParams
 from sid_pipelines.stage import Outcome, Resources, Work
 from sid_schemas import DataError, RecipeError
 from sid_schemas.tables import EVENTS, INTERACTIONS, ITEMS_CLEAN, SPLIT_NAMES, TEXTS, USERS, Table
-from sid_warehouse import parquet
+from sid_warehouse import files, parquet
 from sid_warehouse.db import connect, view
 from sid_warehouse.stages import StageDraft, StageOutput, StageStore
 
@@ -104,6 +104,7 @@ class Store:
         draft = StageDraft(StageStore(self.folder, "made"), stage, "k", {}, folder, {}, 0.0)
         outcome = run(draft)
         manifest = {"facts": outcome.facts, "rows": draft.rows, "params": params.__dict__}
+        manifest |= {"summary": outcome.summary, "files": files.inventory(folder)}
         return StageOutput(folder, manifest)
 
     def _made(self, stage: str, tables: dict[Table, list[dict[str, Any]]]) -> StageOutput:

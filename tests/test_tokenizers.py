@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sid_schemas import DataError, RecipeError
 from sid_tokenizers import RQKMeans, Tokenizer, load, tokenizer_named
 from sid_tokenizers.base import Vectors, content_hashes, content_order
+from sid_tokenizers.blocks import cores
 from sid_tokenizers.clusters import cluster_means, nearest
 from sid_tokenizers.exchange import exchange
 from sid_tokenizers.kmeans import kmeans
@@ -635,6 +636,15 @@ def test_neighbour_overlap_by_hand() -> None:
     same = np.zeros((6, 1), dtype=np.int32)
     assert neighbour_overlap(X, same, top=2) == pytest.approx(2 / 5)  # a random choice among five
     assert neighbour_overlap(X[:1], along[:1]) == 1.0
+
+
+def test_cores_are_as_many_as_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for told, number in (("3", 3), ("0", 1)):
+        monkeypatch.setenv("SIDMILL_CORES", told)
+        assert cores() == number
+    monkeypatch.setenv("SIDMILL_CORES", "two")
+    with pytest.raises(DataError, match="SIDMILL_CORES, an environment variable, is 'two'; expected a whole"):
+        cores()
 
 
 def test_duplicate_vectors_are_counted() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import duckdb
 
+from sid_flows.engines import carry_out, engine_of, in_turn
 from sid_flows.plan import Plan, PlannedStage
 from sid_flows.report import render
 from sid_flows.reporting import reporter
@@ -37,22 +38,32 @@ def execute(plan: Plan, planned: PlannedStage, inputs: Mapping[str, StageOutput]
 
 
 def _run(plan: Plan, planned: PlannedStage, inputs: Mapping[str, StageOutput]) -> StageOutput:
-    stage, report, memory = planned.stage, reporter.get(), plan.recipe.engine.memory
+    stage, report, section = planned.stage, reporter.get(), plan.recipe.engine
     identity = stage.identity(planned.params, planned.parents)
     with (
         files.explained(plan.warehouse),
+        in_turn(section, plan.store, stage.name, planned.key),
         plan.store.write(stage.name, planned.key, identity) as draft,
     ):
+        if done := plan.store.find(stage.name, planned.key):  # by another run, whose turn it was
+            return done
         work = Work(
             params=planned.params,
             inputs=planned.inputs({**plan.given, **inputs}),
             out=draft,
-            resources=Resources(memory=memory, cache=plan.warehouse / "cache"),
+            resources=Resources(memory=section.memory, cache=plan.warehouse / "cache"),
             progress=lambda done, total: report.progress(planned.label, done, total),
         )
         with _refusals(plan, planned.label):
-            outcome = stage.run(work)
-        return draft.commit(outcome.facts, outcome.summary)
+            outcome, engine = carry_out(
+                stage,
+                planned.key,
+                work,
+                engine_of(section),
+                warehouse=plan.warehouse,
+                shards=section.shards,
+            )
+        return draft.commit(outcome.facts, outcome.summary, engine)
 
 
 def finish(plan: Plan, outputs: Mapping[str, StageOutput]) -> dict[str, Any]:

@@ -5,17 +5,24 @@ format that cannot hold a release fails once the release is there for good, and 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sid_flows.engines import engine_of
 from sid_flows.plan import Plan
 from sid_flows.reporting import reporter
+from sid_pipelines.sharded.job import Engine
+from sid_pipelines.sharded.shards import Shards
+from sid_pipelines.sharded.stages import exports as by_shards
+from sid_pipelines.stage import Resources
 from sid_schemas import SidmillError
 from sid_warehouse import files
-from sid_warehouse.reader import Release, Warehouse
+from sid_warehouse.reader import Warehouse
+from sid_warehouse.stages import SCRATCH
 
 FOLDER = "exports"
+Came = by_shards.Told | SidmillError
 
 
 def folder_of(warehouse: Path, record: Mapping[str, Any], name: str) -> Path:
@@ -33,16 +40,19 @@ def exports(plan: Plan, record: Mapping[str, Any]) -> list[str]:
     if not chosen.formats:
         return []
     ref = f"{record['dataset']}@v{record['version']}"
-    with Warehouse(plan.warehouse).release(ref) as release:
-        for name in chosen.formats:
-            to = folder_of(plan.warehouse, record, name)
-            try:
-                _write(release, name, chosen.settings.get(name, {}), to)
-                written.append(str(to))
-            except SidmillError as error:
-                says = f"{ref} is published, but not exported as {name}: {error}"
-                says += f", or remove {to} and run again" if to.is_dir() else ""
-                refused = refused or type(error).__new__(type(error), says)
+    targets = {name: folder_of(plan.warehouse, record, name) for name in chosen.formats}
+    parent = plan.warehouse / FOLDER / str(record["dataset"]) / f"v{record['version']}"
+    parent.mkdir(parents=True, exist_ok=True)
+    files.sweep(parent)
+    engine = engine_of(plan.recipe.engine) if missing(plan, record) else None  # to check is no job
+    write = _one_by_one(plan, ref, targets) if engine is None else _at_once(plan, ref, targets, engine)
+    for name, came in write:
+        if isinstance(came, SidmillError):
+            says = f"{ref} is published, but not exported as {name}: {came}"
+            says += f", or remove {targets[name]} and run again" if targets[name].is_dir() else ""
+            refused = refused or type(came).__new__(type(came), says)
+        else:
+            written.append(str(targets[name]))
     if refused:
         raise refused
     return written
@@ -54,16 +64,44 @@ def missing(plan: Plan, record: Mapping[str, Any]) -> list[str]:
     return [name for name in formats if not folder_of(plan.warehouse, record, name).is_dir()]
 
 
-def _write(release: Release, name: str, settings: Mapping[str, Any], to: Path) -> None:
+def _one_by_one(plan: Plan, ref: str, targets: Mapping[str, Path]) -> Iterator[tuple[str, Came]]:
+    """Write formats in this process."""
     from sid_pipelines.trainers import TRAINERS
     from sid_pipelines.trainers.export import export
 
-    report, label, started = reporter.get(), f"export {name}", time.monotonic()
-    report.started(label)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    files.sweep(to.parent)
-    made = export(release, TRAINERS[name], to, settings)
-    if any(one.written for one in made):
-        report.finished(label, f"{len(made)} files in {to}", time.monotonic() - started)
+    with Warehouse(plan.warehouse).release(ref) as release:
+        for name, to in targets.items():
+            reporter.get().started(f"export {name}")
+            started = time.monotonic()
+            try:
+                made = export(release, TRAINERS[name], to, plan.recipe.export.settings.get(name, {}))
+            except SidmillError as error:
+                yield name, error
+            else:
+                told = len(made), any(one.written for one in made)
+                _report(name, to, told, time.monotonic() - started)
+                yield name, told
+
+
+def _at_once(plan: Plan, ref: str, targets: Mapping[str, Path], engine: Engine) -> Iterator[tuple[str, Came]]:
+    """Write formats as tasks of one job."""
+    chosen, started = plan.recipe.export, time.monotonic()
+    for name in targets:
+        reporter.get().started(f"export {name}")
+    to = {name: folder.absolute() for name, folder in targets.items()}
+    wanted = by_shards.Wanted(plan.warehouse.absolute(), ref, to, chosen.settings)
+    resources = Resources(memory=plan.recipe.engine.memory, cache=plan.warehouse / "cache")
+    with files.writing(plan.warehouse / SCRATCH / plan.recipe.dataset) as scratch:
+        told = by_shards.run(wanted, Shards(engine, scratch, resources))
+    for name, came in told.items():
+        if not isinstance(came, SidmillError):
+            _report(name, targets[name], came, time.monotonic() - started)
+        yield name, came
+
+
+def _report(name: str, to: Path, told: by_shards.Told, seconds: float) -> None:
+    number, written = told
+    if written:
+        reporter.get().finished(f"export {name}", f"{number} files in {to}", seconds)
     else:
-        report.reused(label, f"{len(made)} files in {to}")
+        reporter.get().reused(f"export {name}", f"{number} files in {to}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sid_flows.dump import Dump
+from sid_flows.engines import engine_of
 from sid_flows.params import params_of
 from sid_flows.recipe import Recipe, load_recipe
 from sid_flows.wiring import Step, steps
@@ -87,7 +88,11 @@ class Plan:
         return all(planned.done for planned in self.stages)
 
     def check_needs(self) -> None:
-        """Raise MissingExtraError now, not after hours, where a stage that would run lacks a package."""
+        """Raise MissingExtraError now, not after hours, where a stage that would run lacks a package.
+
+        RecipeError too, where the engine's options cannot be.
+        """
+        engine_of(self.recipe.engine)
         for planned in self.stages:
             if planned.done is None:
                 planned.stage.check_needs(planned.params)

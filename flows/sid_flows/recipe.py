@@ -216,10 +216,20 @@ class PublishSection(Section):
 
 
 class EngineSection(Section):
-    """What runs the stages. It shapes no output."""
+    """What runs the stages. It shapes no output, only where its Parquet files begin and end.
 
-    kind: Literal["local"] = "local"
+    kind: "local", all cores of this machine; "beam", by shards on what Apache Beam's options name. memory:
+    of this process, or of each worker. options: Beam's own, as on its command line, such as
+    "--runner=FlinkRunner --flink_master=..."; without a runner, processes of this machine. shards: to make of
+    every table, 0 for one per million events but 256 at most. attempts: how often in a row the cluster may
+    fail without that a task was done; what is done is kept.
+    """
+
+    kind: Literal["local", "beam"] = "local"
     memory: Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]+)?\s?([KMGT]i?B)$")] = "8GiB"
+    options: str = ""
+    shards: Annotated[int, Field(ge=0, le=99_999)] = 0
+    attempts: Annotated[int, Field(ge=1)] = 3
 
 
 class Recipe(Section):

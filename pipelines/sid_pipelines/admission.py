@@ -13,8 +13,9 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from sid_pipelines.clean import CONTENT, CleanParams
+from sid_pipelines.clean import CleanParams
 from sid_pipelines.kcore import k_core, single_pass
+from sid_pipelines.rows import CONTENT
 from sid_pipelines.stage import count
 from sid_schemas import DataError
 from sid_schemas.tables import RAW_INTERACTIONS, RAW_ITEMS

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sid_pipelines.chunks import TEST, TRAIN, VALID, Chunk, Labels, Mask
+from sid_pipelines.packed import Arrays
 from sid_pipelines.protocols import Protocol
 from sid_schemas import Check
 from sid_schemas.tables import SPLIT_NAMES
@@ -164,7 +165,7 @@ RULES: dict[str, Rule] = {
 
 class Audit:
     """Counts while events stream through; memory is 12 bytes per item, and 8 per test event that may yet
-    turn out to be earlier than the last train event.
+    turn out to be earlier than the last train event. What was counted of other users can be merged.
     """
 
     def __init__(self, protocol: Protocol, facts: Mapping[str, Any], n_items: int) -> None:
@@ -176,12 +177,14 @@ class Audit:
         self.of_items = np.zeros((3, n_items), dtype=np.int32)  # train, valid, test events of each item
         self.found: Counter[str] = Counter()
         self.unseen_users: Counter[str] = Counter()
+        self.times: list[int] = []  # of the first and the last event
         self.last_train = -1
         self.maybe_later: list[npt.NDArray[np.int64]] = []  # test times not before the last train time so far
 
     def add(self, chunk: Chunk, labels: Labels) -> None:
         """Count one chunk of whole users in the declared order."""
         self.events += np.bincount(labels, minlength=len(SPLIT_NAMES))
+        self._span([int(chunk.ts.min()), int(chunk.ts.max())])
         for name in self.rules:
             rule = RULES[name]
             if rule.count:
@@ -198,6 +201,10 @@ class Audit:
         self.found["short_users"] += int((~chunk.any_of_user(labels == TEST)).sum())
         self._later(chunk.ts[labels == TRAIN], chunk.ts[labels == TEST])
 
+    def _span(self, times: Sequence[int]) -> None:
+        seen = [*self.times, *times]
+        self.times = [min(seen), max(seen)] if seen else []
+
     def _later(self, train: npt.NDArray[np.int64], test: npt.NDArray[np.int64]) -> None:
         if len(train):
             self.last_train = max(self.last_train, int(train.max()))
@@ -205,12 +212,45 @@ class Audit:
         self.found["test_before_last_train"] += int((~later).sum())
         self.maybe_later.append(test[later])
 
+    def _settled(self) -> npt.NDArray[np.int64]:
+        """Count the test times that are known by now to be too early; give the others."""
+        waiting = np.concatenate([np.empty(0, dtype=np.int64), *self.maybe_later])
+        early = waiting < self.last_train
+        self.found["test_before_last_train"] += int(early.sum())
+        self.maybe_later = [waiting[~early]]
+        return self.maybe_later[0]
+
+    def counted(self) -> tuple[dict[str, Any], Arrays]:
+        """Give what was counted so far for another audit to `merge`: JSON, and what grows as arrays.
+
+        items: (seen,) that have events. of_items: (3, seen) events of each. later: test times that may yet
+        turn out too early.
+        """
+        later = self._settled()
+        items = np.flatnonzero(self.of_items.any(axis=0)).astype(np.int32)
+        known = {
+            "events": self.events.tolist(),
+            "times": self.times,
+            "found": dict(self.found),
+            "unseen_users": dict(self.unseen_users),
+            "last_train": self.last_train,
+        }
+        return known, {"items": items, "of_items": self.of_items[:, items], "later": later}
+
+    def merge(self, known: Mapping[str, Any], arrays: Arrays) -> None:
+        """Add what was counted of other users."""
+        self.events += known["events"]
+        self._span(known["times"])
+        self.found.update(known["found"])
+        self.unseen_users.update(known["unseen_users"])
+        self.last_train = max(self.last_train, known["last_train"])
+        self.of_items[:, arrays["items"]] += arrays["of_items"]
+        self.maybe_later.append(arrays["later"])
+
     def result(self) -> dict[str, Any]:
         """Give what was counted, as facts of the split."""
         events = dict(zip(SPLIT_NAMES, self.events.tolist(), strict=True))
-        waiting = np.concatenate([np.empty(0, dtype=np.int64), *self.maybe_later])
-        self.found["test_before_last_train"] += int((waiting < self.last_train).sum())
-        self.maybe_later = []
+        self._settled()
         train, valid, test = self.of_items
         self.found["train_of_held_out_items"] = int(train[(valid + test) > 0].sum())
         unseen = {"valid": int(valid[train == 0].sum()), "test": int(test[train == 0].sum())}

@@ -43,14 +43,11 @@ def divided(
     writers: list[pa.RecordBatchFileWriter | None] = [None] * len(paths)
     for batch in batches:
         bucket = np.searchsorted(firsts, batch.column("user_index").to_numpy(), side="right")
-        order = np.argsort(bucket, kind="stable")
-        edges = np.searchsorted(bucket[order], np.arange(len(paths) + 1))
-        batch = batch.take(pa.array(order))
-        for number in np.flatnonzero(np.diff(edges)):
+        for number, rows in parted(batch, bucket):
             writer = writers[number]
             if writer is None:
                 writer = writers[number] = pa.ipc.new_file(paths[number], batch.schema)
-            writer.write_batch(batch.slice(edges[number], edges[number + 1] - edges[number]))
+            writer.write_batch(rows)
     for writer in writers:
         if writer is not None:
             writer.close()
@@ -59,6 +56,15 @@ def divided(
             with pa.memory_map(str(path)) as file:
                 yield pa.ipc.open_file(file).read_all()
             path.unlink()
+
+
+def parted(batch: pa.RecordBatch, bucket: npt.NDArray[np.int64]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield the rows of each bucket that has any, in the order in which they came; bucket: of each row."""
+    order = np.argsort(bucket, kind="stable")
+    edges = np.searchsorted(bucket[order], np.arange(bucket.max(initial=-1) + 2))
+    batch = batch.take(pa.array(order))
+    for number in np.flatnonzero(np.diff(edges)):
+        yield int(number), batch.slice(edges[number], edges[number + 1] - edges[number])
 
 
 def sorted_by_user(

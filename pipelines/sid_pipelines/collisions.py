@@ -1,6 +1,6 @@
 """Collisions: apply the declared policy, then write the SIDs, the way back, the trie and the vocabulary."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,21 @@ from sid_pipelines.identified import vocabulary_of
 from sid_pipelines.quality import judge
 from sid_pipelines.stage import Outcome, Stage, Work, count
 from sid_pipelines.tokenize import train_popularity
-from sid_pipelines.vectors import ROWS, Stored, StoredVectors, coded_vectors
+from sid_pipelines.vectors import ROWS, StoredVectors, coded_vectors
 from sid_schemas.tables import DOCIDS, named_sids
 from sid_tokenizers import Continuous, Indexer, Tokenizer, Trie, Vocabulary, load, resolve
-from sid_tokenizers.base import Codes
+from sid_tokenizers.base import Codes, Vectors
 from sid_tokenizers.collisions import Resolution, policy_named
 from sid_tokenizers.collisions.base import Policy
 from sid_tokenizers.metrics import ReconstructionTotal, collision_metrics, per_level
 from sid_tokenizers.scheme import Scheme
 from sid_tokenizers.vocabulary import sid_key
-from sid_warehouse import files
+from sid_warehouse import files, parquet
 from sid_warehouse.arrays import codes_column, matrix, padded_matrix
 from sid_warehouse.db import connect
 from sid_warehouse.stages import StageOutput
+
+Errors = tuple[ReconstructionTotal, ReconstructionTotal]  # of a block: over all items, over those fitted on
 
 
 @dataclass(frozen=True)
@@ -46,25 +48,40 @@ def run(work: Work) -> Outcome:
 
     The IDs of a scheme that gives every item one of its own stay as they are.
     """
-    params: CollisionParams = work.params
     coded = work.inputs["tokenize"]
     table = coded.read("codes")
     fitted = table["fitted"].to_numpy()
     scheme = load(coded.folder / "tokenizer")
-    policy = policy_named(params.policy, params.params)
+    policy = policy_named(work.params.policy, work.params.params)
+    cost = reconstruction_cost(())
+    if isinstance(scheme, Tokenizer):
+        codes = matrix(table["codes"]).astype(np.int32, copy=False)
+        vectors = coded_vectors(work.inputs, stacked=scheme.traits.stacked)
+        # Rows are items in byte order of their ids, so that ties need no further rule.
+        popularity = popularity_of(work, len(codes))
+        done = resolve(codes, vectors.rows, scheme, policy=policy, popularity=popularity)
+        vocabulary = Vocabulary(done.levels)
+        if scheme.reconstructs:
+            cost = reconstruction_cost(errors_of(scheme, vectors.blocks(), done.sids, fitted))
+    else:
+        codes, vocabulary = _identified(scheme, table)
+        done = as_they_are(codes, vocabulary, coded.facts["duplicate_vectors"])
+    work.out.write(named_sids(work.params.name)[0], sids_table(table, codes, done, vocabulary))
+    return finished(work, scheme, codes, fitted, done, vocabulary, cost)
+
+
+def finished(
+    work: Work,
+    scheme: Scheme,
+    codes: Codes,
+    fitted: npt.NDArray[np.bool_],
+    done: Resolution,
+    vocabulary: Vocabulary,
+    cost: Mapping[str, Any],
+) -> Outcome:
+    """Write what follows from the SIDs, whose table is there already, judge them, and give all facts."""
+    params: CollisionParams = work.params
     with connect(spill=work.out.spill, memory=work.resources.duckdb) as connection:
-        if isinstance(scheme, Tokenizer):
-            codes = matrix(table["codes"]).astype(np.int32, copy=False)
-            vectors = coded_vectors(work.inputs, stacked=scheme.traits.stacked)
-            popularity = train_popularity(connection, work.inputs["split"], len(codes))
-            # Rows are items in byte order of their ids, so that ties need no further rule.
-            done = resolve(codes, vectors.rows, scheme, policy=policy, popularity=popularity)
-            vocabulary = Vocabulary(done.levels)
-            cost = _reconstruction(scheme, vectors, done, fitted)
-        else:
-            codes, vocabulary = _identified(scheme, table)
-            done = as_they_are(codes, vocabulary, coded.facts["duplicate_vectors"])
-            cost = {"reconstruction": None, "reconstruction_fit": None}
         quality = judge(
             # Without order a digit that says nothing of likeness must not count as a code shared.
             done.sids if scheme.traits.ordered else done.sids[:, : codes.shape[1]],
@@ -76,17 +93,16 @@ def run(work: Work) -> Outcome:
             ordered=scheme.traits.ordered,
         )
     sids_schema, back_schema = named_sids(params.name)
-    sids = sids_table(table, codes, done, vocabulary)
-    work.out.write(sids_schema, sids)
-    work.out.write(back_schema, way_back(done.sids, done.slots, sids["sid_key"]))
+    keys = parquet.read(work.out.folder, sids_schema.name, ["sid_key"])["sid_key"]
+    work.out.write(back_schema, way_back(done.sids, done.slots, keys))
     docids = scheme.docids(done.sids, done.levels) if isinstance(scheme, Tokenizer) else None
     if docids is not None and not params.name:
-        named = table.select(["item_index", "item_id"]).append_column("docid", pa.array(docids, pa.string()))
-        work.out.write(DOCIDS, named)
+        items = work.inputs["tokenize"].read("codes", ["item_index", "item_id"])
+        work.out.write(DOCIDS, items.append_column("docid", pa.array(docids, pa.string())))
     write_for_decoding(work, done.sids, vocabulary)
     write_for_appends(work, params.policy, params.params, done)
     facts: dict[str, Any] = {
-        **policy_facts(policy, scheme, vocabulary),
+        **policy_facts(policy_named(params.policy, params.params), scheme, vocabulary),
         "moved": int(done.moved.sum()),
         "duplicate_vectors": done.duplicates,
         **usage(codes, done.sids, fitted, done.levels),
@@ -95,6 +111,12 @@ def run(work: Work) -> Outcome:
     }
     moved, left = facts["moved"], count(facts["after"]["collided_items"], "collision")
     return Outcome(facts, f"{count(len(codes), 'SID')}, {moved} moved by {params.policy}, {left} left")
+
+
+def popularity_of(work: Work, n: int) -> npt.NDArray[np.int64]:
+    """Give how many train events each of n items has: (n,) int64."""
+    with connect(spill=work.out.spill, memory=work.resources.duckdb) as connection:
+        return train_popularity(connection, work.inputs["split"], n)
 
 
 def _identified(scheme: Scheme, table: pa.Table) -> tuple[Codes, Vocabulary]:
@@ -139,17 +161,32 @@ def usage(codes: Codes, sids: Codes, fitted: npt.NDArray[np.bool_], levels: Sequ
     }
 
 
-def _reconstruction(
-    tokenizer: Tokenizer, vectors: Stored, done: Resolution, fitted: npt.NDArray[np.bool_]
-) -> dict[str, dict[str, float] | None]:
-    """Give the error of the final codes, over all items and those fitted on: what resolution cost."""
-    length, all_items, fit = len(tokenizer.levels), ReconstructionTotal(), ReconstructionTotal()
-    if tokenizer.reconstructs:
-        for start, X in vectors.blocks():
-            rows = slice(start, start + len(X))
-            decoded = tokenizer.decode(done.sids[rows, :length])
-            all_items.add(X, decoded)
-            fit.add(X[fitted[rows]], decoded[fitted[rows]])
+def errors_of(
+    tokenizer: Tokenizer,
+    blocks: Iterable[tuple[int, Vectors]],
+    sids: Codes,
+    fitted: npt.NDArray[np.bool_],
+) -> Iterator[Errors]:
+    """Give the error of the final codes, block by block of (first item, vectors): what resolution cost.
+
+    sids: (n, W) and fitted: (n,) of all items. Gives that of all items, and of those fitted on.
+    """
+    length = len(tokenizer.levels)
+    for start, X in blocks:
+        rows = slice(start, start + len(X))
+        decoded = tokenizer.decode(sids[rows, :length])
+        every, fit = ReconstructionTotal(), ReconstructionTotal()
+        every.add(X, decoded)
+        fit.add(X[fitted[rows]], decoded[fitted[rows]])
+        yield every, fit
+
+
+def reconstruction_cost(blocks: Iterable[Errors]) -> dict[str, dict[str, float] | None]:
+    """Give the error over all items and over those fitted on from that of blocks, added up in their order."""
+    all_items, fit = ReconstructionTotal(), ReconstructionTotal()
+    for every, inside in blocks:
+        all_items.join(every)
+        fit.join(inside)
     return {"reconstruction": all_items.result(), "reconstruction_fit": fit.result()}
 
 
@@ -215,4 +252,4 @@ def way_back(sids: Codes, slots: npt.NDArray[np.int32], keys: pa.ChunkedArray) -
     )
 
 
-STAGE = Stage("collisions", revision=6, parents=("clean", "split", "tokenize"), run=run)
+STAGE = Stage("collisions", revision=7, parents=("clean", "split", "tokenize"), run=run)

@@ -29,6 +29,7 @@ from sid_pipelines.vector_cache import Filled, VectorCache, as_keys, fill
 from sid_pipelines.vectors import StoredVectors
 from sid_schemas import DataError
 from sid_tokenizers.base import Vectors
+from sid_tokenizers.blocks import cores
 
 CACHE = "vectors"  # folder in the cache
 FROZEN, FILLED = "none: the encoder is frozen", "; what fills gaps: all items with an image"
@@ -63,6 +64,11 @@ def needs_of(params: ImageEmbedParams) -> Needs:
 
 def run(work: Work) -> Outcome:
     """Write `embeddings_<name>`."""
+    return write(work)
+
+
+def write(work: Work, before: Filled | None = None) -> Outcome:
+    """Do that. before: what brought the vectors into the cache, where that was just done elsewhere."""
     params: ImageEmbedParams = work.params
     items = work.inputs["clean"].read("items_clean", ["item_index", "item_id", "image_ref"])
     if nothing_new(work, len(items)):
@@ -74,6 +80,7 @@ def run(work: Work) -> Outcome:
     found = find(references, roots, encoder.limits)
     cache = VectorCache(work.resources.cache / CACHE, encoder.identity())
     filled = embed(found, encoder, cache, work.progress)
+    filled = before or filled
     facts = found.facts(items["item_id"].to_pylist(), references)
     _check(params, facts, roots, some=base is not None)
     keys: Any = as_keys(key or bytes(16) for key in found.keys)
@@ -132,7 +139,7 @@ def embed(found: Found, encoder: ImageEncoder, cache: VectorCache, progress: Pro
         paths = [Path(found.paths[items[row]] or "") for row in missing]
         rows, pixels = [], []
         at_once = encoder.batch * encoder.streams
-        reader = decoded(paths, encoder.preparation.frame, encoder.limits)
+        reader = decoded(paths, encoder.preparation.frame, encoder.limits, cores())
         outcomes = readers.enter_context(contextlib.closing(reader))
         for row, one in zip(missing, outcomes, strict=True):
             if one.pixels is None:
@@ -192,4 +199,4 @@ def _blocks(items: int) -> Iterator[Rows]:
         yield np.arange(start, min(start + ROWS, items))
 
 
-STAGE = Stage("embed_image", revision=3, parents=("clean",), run=run, needs=needs_of)
+STAGE = Stage("embed_image", revision=4, parents=("clean",), run=run, needs=needs_of)

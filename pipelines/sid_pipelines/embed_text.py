@@ -5,7 +5,7 @@
 Texts stream through: there are keys of all items in memory, but texts and vectors of one block only.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,16 +66,21 @@ def needs_of(params: TextEmbedParams) -> Needs:
 
 def run(work: Work) -> Outcome:
     """Write `embeddings_<name>` from vectors in the cache, made now where they were not there."""
+    return write(work)
+
+
+def write(work: Work, filled: Filled | None = None) -> Outcome:
+    """Do that. filled: what brought the vectors into the cache, where that was just done elsewhere."""
     params: TextEmbedParams = work.params
     found = params.found
     texts = Texts.of(work.inputs["text"].parts("texts"))
     if nothing_new(work, len(texts.there)):
         return carried(work, params.name)
+    check_there(work, texts.there)
     base = work.inputs.get("base")
-    if params.missing == "refuse" or not (base or texts.there.any()):
-        _refuse_missing(work, texts.there)
     encoder = _fitted(work, found.options, texts) if is_fitted(found.name) else found.encoder()
     source: _Source = _Cached(work, encoder, texts) if encoder.cached else _Made(encoder, texts)
+    filled = filled or source.filled
     if encoder.cached:
         encoder = found.encoder()  # not loaded: lets go of the model while vectors are written
     rule = "mask" if params.missing == "refuse" else params.missing  # refused: there is none to fill
@@ -106,9 +111,9 @@ def run(work: Work) -> Outcome:
         "precision": identity["precision"],
         "device": identity["device"],
         "packages": identity["packages"],
-        "distinct": source.filled.distinct,
-        "from_cache": source.filled.found,
-        "embedded": source.filled.embedded,
+        "distinct": filled.distinct,
+        "from_cache": filled.found,
+        "embedded": filled.embedded,
         "truncated": long.items if rule == "truncate" else 0,
         "chunked": long.items if rule == "chunks" else 0,
         "missing_rule": params.missing,
@@ -161,10 +166,28 @@ class Texts:
 
     def rows(self, wanted: Rows) -> Iterator[tuple[int, str]]:
         """Give (row, text) of some rows, ascending."""
-        for start, strings in self.blocks():
-            first, last = np.searchsorted(wanted, [start, start + len(strings)])
-            for row in wanted[first:last].tolist():
-                yield row, strings[row - start]
+        return texts_at(self.parts, wanted)
+
+
+def texts_at(parts: Sequence[Path], wanted: Rows) -> Iterator[tuple[int, str]]:
+    """Give (row, text) of some rows, ascending; reads row groups that hold any, a block at a time."""
+    stop = 0
+    for part in parts:
+        with pq.ParquetFile(part, pre_buffer=False) as file:
+            for group in range(file.num_row_groups):
+                start, stop = stop, stop + file.metadata.row_group(group).num_rows
+                if not len(_between(wanted, start, stop)):
+                    continue
+                for batch in file.iter_batches(ROWS, row_groups=[group], columns=["text"]):
+                    own = _between(wanted, start, start + len(batch))
+                    texts = batch.column(0).take(pa.array(own - start)).to_pylist()
+                    yield from zip(own.tolist(), texts, strict=True)
+                    start += len(batch)
+
+
+def _between(wanted: Rows, start: int, stop: int) -> Rows:
+    first, last = np.searchsorted(wanted, [start, stop])
+    return wanted[first:last]
 
 
 def _strings(parts: Iterable[Path]) -> Iterator[pa.Array]:
@@ -174,8 +197,10 @@ def _strings(parts: Iterable[Path]) -> Iterator[pa.Array]:
                 yield batch.column(0)
 
 
-def _refuse_missing(work: Work, there: Mask) -> None:
-    if there.all():
+def check_there(work: Work, there: Mask) -> None:
+    """Raise DataError where items have no text that must have one. there: (n,) whether they have."""
+    some = "base" in work.inputs or there.any()
+    if there.all() or (some and work.params.missing != "refuse"):
         return
     expected = "every item" if work.params.missing == "refuse" else "one item at least"
     raise DataError(
@@ -204,28 +229,37 @@ class _Source(Protocol):
     def blocks(self) -> Iterator[Raw]: ...
 
 
+def embed(
+    work: Work, encoder: Encoder, rows: Rows, keys: Keys, texts: Callable[[Rows], Iterable[tuple[int, str]]]
+) -> tuple[VectorCache, Filled]:
+    """Bring the vectors of some items into the cache, each distinct text once.
+
+    rows: of the items, ascending, all of which have text. keys: of these texts. texts: gives (row, text) of
+    some rows. The last column of what is cached says "was too long".
+    """
+    cache = VectorCache(work.resources.cache / CACHE, encoder.identity())
+
+    def encode(missing: Rows) -> Iterator[tuple[Rows, Vectors]]:
+        for own, raw, long in encoder.encode(texts(rows[missing])):
+            yield np.searchsorted(rows, own), np.column_stack([raw, long]).astype(np.float32, copy=False)
+
+    def named(row: int) -> str:
+        return f"the text of item {_item(work, int(rows[row]))!r}"
+
+    filled = fill(cache, keys, encode, work.progress, named=named)
+    if filled.skipped:
+        raise AssertionError(f"{cache.folder}: the encoder left out {filled.skipped} texts")
+    return cache, filled
+
+
 class _Cached:
-    """Vectors through the cache: what it lacks is embedded first. The last column says "was too long"."""
+    """Vectors through the cache: what it lacks is embedded first."""
 
     def __init__(self, work: Work, encoder: Encoder, texts: Texts) -> None:
-        there = np.flatnonzero(texts.there)
         self._keys, self._there = texts.keys, texts.there
-        self._cache = VectorCache(work.resources.cache / CACHE, encoder.identity())
-
-        def encode(missing: Rows) -> Iterator[tuple[Rows, Vectors]]:
-            place = np.cumsum(texts.there) - 1
-            for rows, raw, long in encoder.encode(texts.rows(there[missing])):
-                yield place[rows], np.column_stack([raw, long]).astype(np.float32, copy=False)
-
-        self.filled = fill(
-            self._cache,
-            texts.keys.take(pa.array(there)),
-            encode,
-            work.progress,
-            named=lambda row: f"the text of item {_item(work, int(there[row]))!r}",
-        )
-        if self.filled.skipped:
-            raise AssertionError(f"{self._cache.folder}: the encoder left out {self.filled.skipped} texts")
+        there = np.flatnonzero(texts.there)
+        keys = texts.keys.take(pa.array(there))
+        self._cache, self.filled = embed(work, encoder, there, keys, texts.rows)
 
     def blocks(self) -> Iterator[Raw]:
         for start in range(0, len(self._there), ROWS):
@@ -291,4 +325,4 @@ def _blocks(
         yield block, present
 
 
-STAGE = Stage("embed_text", revision=3, parents=("text",), run=run, needs=needs_of)
+STAGE = Stage("embed_text", revision=4, parents=("text",), run=run, needs=needs_of)

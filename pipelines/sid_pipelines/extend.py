@@ -136,7 +136,7 @@ def _write_interactions(
             create temp view users as from {scan(parquet.parts(work.out.folder, "users"))}""")
         labelling = protocol.prepare(everything)
         merged = ((chunk, np.ones(len(chunk), dtype=bool)) for chunk in chunks([path]))
-        labels_of = _anew(labelling)
+        labels_of = _anew(protocol, labelling, everything)
         kept = labelling.facts
     else:
         held_items = _held_out_items(base, n_items) if "train_of_held_out_items" in protocol.forbids else None
@@ -238,8 +238,8 @@ def _spilled(work: Work, merged: Iterator[tuple[Chunk, Mask]]) -> Path:
     return path
 
 
-def _anew(labelling: Labelling) -> Any:
-    return lambda chunk, published: labelling.label(chunk)
+def _anew(protocol: Protocol, labelling: Labelling, events: Events) -> Any:
+    return lambda chunk, published: protocol.label(chunk, labelling, events)
 
 
 @dataclass(frozen=True)
@@ -274,4 +274,4 @@ def _held_out_items(base: StageOutput, n_items: int) -> Mask:
     return held
 
 
-STAGE = Stage("extend", revision=2, parents=("base", "ingest"), run=run)
+STAGE = Stage("extend", revision=3, parents=("base", "ingest"), run=run)

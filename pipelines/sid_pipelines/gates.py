@@ -302,7 +302,7 @@ def summary_of(gates: StageOutput) -> list[dict[str, Any]]:
 
 STAGE = Stage(
     "gates",
-    revision=7,
+    revision=8,
     parents=("ingest", "clean", "split", "sequences", "pairs", "tokenize", "collisions"),
     run=run,
     needs=lambda params: ("great_expectations", "quality"),

@@ -60,6 +60,8 @@ def decoded(
     it is not read to its end: until then the processes stay. Raises WarehouseError where the folder for
     temporary files is full.
     """
+    from sid_tokenizers.blocks import cores  # not for a worker, which starts faster without it
+
     number = min(workers or cores(), -(-len(paths) // SHARE), MOST)
     if not number:
         return
@@ -77,11 +79,6 @@ def decoded(
         for worker in crew:
             worker.stop()
             worker.file.close()
-
-
-def cores() -> int:
-    """Give the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Worker:

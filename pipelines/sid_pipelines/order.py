@@ -27,8 +27,8 @@ Hashes = npt.NDArray[np.uint64]
 class Events:
     """The cleaned events of all users, to be read in the declared order.
 
-    connection: DuckDB with views `events`, `users` and `items_clean`. user_ids, item_ids: by index.
-    ties: "hash" or "source". seed: of every hash.
+    connection: DuckDB with views `events`, `users` and `items_clean`. user_ids, item_ids: by index, users
+    from `first_user` on. ties: "hash" or "source". seed: of every hash.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -37,6 +37,7 @@ class Events:
     item_ids: pa.Array
     ties: str
     seed: int
+    first_user: int = 0
 
     def stored(self, columns: list[str] | None = None) -> Iterator[Chunk]:
         """Yield whole users' events by (ts, source_file, source_row), as clean wrote them."""
@@ -59,7 +60,7 @@ class Events:
     def hashes(self, chunk: Chunk, rows: Rows, salt: str = "") -> tuple[Hashes, Hashes]:
         """Give the MD5 of rows' content as two numbers, the higher half first: each (len(rows),)."""
         columns: dict[str, Any] = {name: chunk.table[name].take(pa.array(rows)) for name in HASHED}
-        columns["user_id"] = self.user_ids.take(pa.array(chunk.users[rows]))
+        columns["user_id"] = self.user_ids.take(pa.array(chunk.users[rows] - self.first_user))
         columns["item_id"] = self.item_ids.take(pa.array(chunk.items[rows]))
         content = f"concat_ws(chr(31), user_id, ts, item_id, {', '.join(HASHED[1:])})"
         halves = self._digests(pa.table(columns), content, salt)

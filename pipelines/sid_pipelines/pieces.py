@@ -140,4 +140,4 @@ def _needs(params: PiecesParams) -> Needs:
     return None
 
 
-STAGE = Stage("pieces", revision=1, parents=("collisions", "split"), run=run, needs=_needs)
+STAGE = Stage("pieces", revision=2, parents=("collisions", "split"), run=run, needs=_needs)

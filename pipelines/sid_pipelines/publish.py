@@ -15,7 +15,7 @@ from sid_warehouse.diff import Side, compare
 from sid_warehouse.reader import Release
 from sid_warehouse.stages import StageOutput
 
-REVISION = 6
+REVISION = 7
 FURTHER = ("churn", "pieces", "users")  # what not every release has
 COMPARED = 2_000_000  # events, up to which the report has what changed since the base
 Changes = Mapping[str, Any] | None

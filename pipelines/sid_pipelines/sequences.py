@@ -9,9 +9,9 @@ published truth; the `.arrow` twins are uncompressed, so that a DataLoader maps 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -21,6 +21,7 @@ from sid_pipelines import shown
 from sid_pipelines.audit import Finding, finding
 from sid_pipelines.based import view_items, view_texts
 from sid_pipelines.chunks import TEST, TRAIN, VALID, Chunk, Mask, Rows, chunks
+from sid_pipelines.packed import Arrays
 from sid_pipelines.stage import Outcome, Stage, Work, count
 from sid_schemas import DataError
 from sid_schemas.tables import ITEMS, SEQUENCES, SPLIT_NAMES
@@ -40,7 +41,11 @@ OF_SAMPLES = (
     "without_history",
     "history_restarts",
 )  # what a Tally finds
-COLUMNS = ["user_index", "item_index", "ts", "split", "session_id"]
+OF_CHUNKS = ["user_index", "item_index", "ts", "split", "session_id"]  # what samples are picked by
+COLUMNS = [*OF_CHUNKS, "event_type", "value"]  # what sequences are made of
+COUNTS = """
+    select item_index, min(ts) as first_ts, count(*) filter (where split = 'train') as popularity_train
+    from events group by item_index"""
 
 
 @dataclass(frozen=True)
@@ -68,22 +73,19 @@ def run(work: Work) -> Outcome:
         view(connection, "users", clean.parts("users"))
         view_items(connection, work)
         view_texts(connection, work)
-        work.out.write(ITEMS, _items(connection).to_arrow_reader())
+        connection.execute(f"create view item_counts as {COUNTS}")
+        work.out.write(ITEMS, items_counted(connection))
         lists = shown.write(work, connection)
     if split.facts.get("unchanged"):
         return _as_published(work, lists)
     tally = Tally(params)
-    work.out.write(SEQUENCES, _sequences(parts, tally))
+    work.out.write(SEQUENCES, histories(chunks(parts, COLUMNS), tally))
     for label, table in SPLITS.items():
-        work.out.write(table, _samples(parts, label, params))
-    if not work.out.rows["test"]:
-        raise DataError(
-            f"sequences: none of {count(tally.counts['test', 'events'], 'test event')} has a history: their "
-            "users are new. Choose another [split] protocol, ratios or cuts"
-        )
+        work.out.write(table, samples(chunks(parts, OF_CHUNKS), label, params))
+    tally.check()
     for table in (SEQUENCES, *SPLITS.values()):
         parquet.write_ipc(work.out.folder, table)
-    return _outcome(work, lists, tally.findings())
+    return outcome(work, lists, tally.findings())
 
 
 def _as_published(work: Work, lists: shown.Shown) -> Outcome:
@@ -92,10 +94,11 @@ def _as_published(work: Work, lists: shown.Shown) -> Outcome:
     for table in (SEQUENCES, *SPLITS.values()):
         work.out.extend(table, base.parts(table.name))
         parquet.link(base.folder / f"{table.name}.arrow", work.out.folder / f"{table.name}.arrow")
-    return _outcome(work, lists, [one for one in base.facts["audit"] if one["rule"] in OF_SAMPLES])
+    return outcome(work, lists, [one for one in base.facts["audit"] if one["rule"] in OF_SAMPLES])
 
 
-def _outcome(work: Work, lists: shown.Shown, findings: list[Finding]) -> Outcome:
+def outcome(work: Work, lists: shown.Shown, findings: list[Finding]) -> Outcome:
+    """Say what was written and found."""
     rows = work.out.rows
     said = [count(rows["sequences"], "user sequence")]
     said += [count(rows[table.name], f"{table.name} sample") for table in SPLITS.values()]
@@ -104,12 +107,16 @@ def _outcome(work: Work, lists: shown.Shown, findings: list[Finding]) -> Outcome
     return Outcome(facts, ", ".join(said))
 
 
-def _items(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
-    return connection.sql("""
+def items_counted(connection: duckdb.DuckDBPyConnection) -> Iterable[pa.RecordBatch]:
+    """Give the items with their text and what was counted of them.
+
+    connection: with views `items_clean`, `texts`, and `item_counts`, which COUNTS gives of some events at a
+    time.
+    """
+    found = connection.sql("""
         with counts as (
-            select item_index, min(ts) as first_ts,
-                count(*) filter (where split = 'train') as popularity_train
-            from events group by item_index)
+            select item_index, min(first_ts) as first_ts, sum(popularity_train) as popularity_train
+            from item_counts group by item_index)
         select item.item_index, item.item_id, title, text, description, brand, price,
             category_path, image_ref, coalesce(popularity_train, 0)::int as popularity_train,
             first_ts, domain
@@ -117,11 +124,12 @@ def _items(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
         join texts using (item_index)
         left join counts using (item_index)
         order by item.item_index""")
+    return found.to_arrow_reader()  # type: ignore[no-any-return]
 
 
-def _sequences(parts: list[Path], tally: "Tally") -> Iterator[pa.RecordBatch]:
+def histories(events: Iterable[Chunk], tally: "Tally") -> Iterator[pa.RecordBatch]:
     """Yield a row per user, telling the tally of each chunk; stored order is the declared order."""
-    for chunk in chunks(parts, [*COLUMNS, "event_type", "value"]):
+    for chunk in events:
         tally.add(chunk)
         edges = pa.array(chunk.edges, pa.int32())
         columns = {"user_index": pa.array(chunk.users[chunk.edges[:-1]])}
@@ -130,8 +138,9 @@ def _sequences(parts: list[Path], tally: "Tally") -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_pydict(columns)
 
 
-def _samples(parts: list[Path], label: int, params: SequencesParams) -> Iterator[pa.RecordBatch]:
-    for chunk in chunks(parts, COLUMNS):
+def samples(events: Iterable[Chunk], label: int, params: SequencesParams) -> Iterator[pa.RecordBatch]:
+    """Yield the samples of one split, as positions in their users' histories."""
+    for chunk in events:
         picked = pick(chunk, label, params)
         rows = picked.rows
         columns = {"user_index": chunk.users[rows], "start": picked.start, "end": chunk.place[rows]}
@@ -207,6 +216,29 @@ class Tally:
             for name, number in numbers.items():
                 self.counts[SPLIT_NAMES[label], name] += int(number)
 
+    def counted(self) -> tuple[dict[str, Any], Arrays]:
+        """Give what was counted so far for another tally to `merge`: JSON, and arrays by split.
+
+        An array, (lengths, 2), has each length of a history and how many have it.
+        """
+        known = {"counts": [[*key, number] for key, number in self.counts.items()]}
+        lengths = {split: sorted(found.items()) for split, found in self.lengths.items()}
+        return known, {split: np.array(of, np.int64).reshape(-1, 2) for split, of in lengths.items()}
+
+    def merge(self, known: Mapping[str, Any], arrays: Arrays) -> None:
+        """Add what was counted of other users."""
+        self.counts.update({(split, name): number for split, name, number in known["counts"]})
+        for split, lengths in arrays.items():
+            self.lengths[split].update(dict(lengths.tolist()))
+
+    def check(self) -> None:
+        """Raise DataError where nothing is left to test on."""
+        if not self.counts["test", "samples"]:
+            raise DataError(
+                f"sequences: none of {count(self.counts['test', 'events'], 'test event')} has a history: "
+                "their users are new. Choose another [split] protocol, ratios or cuts"
+            )
+
     def findings(self) -> list[Finding]:
         """Give what was counted as findings of the audit."""
         return [one for table in SPLITS.values() for one in self._of(table.name)] + [self._restarts()]
@@ -268,4 +300,4 @@ def _last_on_same_item(chunk: Chunk) -> Rows:
     return last
 
 
-STAGE = Stage("sequences", revision=7, parents=("ingest", "clean", "split", "text"), run=run)
+STAGE = Stage("sequences", revision=8, parents=("ingest", "clean", "split", "text"), run=run)

@@ -41,13 +41,18 @@ class Shown:
     findings: list[Finding] = field(default_factory=list)
 
 
+def listed(work: Work) -> bool:
+    """Say whether the dump has impressions."""
+    return "raw_impressions" in work.inputs["ingest"].manifest["rows"]
+
+
 def write(work: Work, connection: duckdb.DuckDBPyConnection) -> Shown:
     """Write `impressions`, where the source has them.
 
-    connection: with views `events` (interactions with their split), `users`, `items_clean`.
+    connection: with views `users` and `items_clean`.
     """
     shown = Shown()
-    if "raw_impressions" in work.inputs["ingest"].manifest["rows"]:
+    if listed(work):
         _write_impressions(work, connection, shown)
     elif base_rows(work, IMPRESSIONS.name):
         work.out.extend(IMPRESSIONS, work.inputs["base"].parts(IMPRESSIONS.name))

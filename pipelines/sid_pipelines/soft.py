@@ -3,7 +3,7 @@
 They are the tokenizer's, before collisions are resolved: an item that was moved has another hard code.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from sid_pipelines.stage import Work
 from sid_pipelines.vectors import Stored, blocks_from
 from sid_schemas.tables import SOFT_SIDS
 from sid_tokenizers import Tokenizer
+from sid_tokenizers.base import Vectors
 from sid_warehouse.arrays import codes_column
 
 
@@ -28,24 +29,28 @@ def soft_facts(tokenizer: Tokenizer, top: int, temperature: float) -> dict[str, 
 
 
 def write_soft(work: Work, tokenizer: Tokenizer, vectors: Stored, facts: Mapping[str, Any]) -> None:
-    """Write `soft_sids`, one row for each item and level, of new items behind those of the base.
+    """Write `soft_sids`, of new items behind those of the base; see `soft_rows`."""
+    blocks = blocks_from(vectors, base_rows(work, "sids"))
+    write_grown(work, SOFT_SIDS, soft_rows(tokenizer, blocks, facts))
 
-    Raises DataError where `top` is too large.
+
+def soft_rows(
+    tokenizer: Tokenizer, blocks: Iterable[tuple[int, Vectors]], facts: Mapping[str, Any]
+) -> Iterator[pa.RecordBatch]:
+    """Give one row for each item and level, of blocks of (first item, vectors).
+
+    facts: as `soft_facts` gives them. Raises DataError where `top` is too large.
     """
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for start, X in blocks_from(vectors, base_rows(work, "sids")):
-            codes, shares = tokenizer.encode_soft(X, facts["top"], temperature=facts["temperature"])
-            n, length, top = codes.shape
-            columns = {
-                "item_index": pa.array(np.repeat(np.arange(start, start + n, dtype=np.int32), length)),
-                "level": pa.array(np.tile(np.arange(1, length + 1, dtype=np.int32), n)),
-                "codes": codes_column(codes.reshape(-1, top)),
-                "probabilities": pa.ListArray.from_arrays(
-                    pa.array(np.arange(n * length + 1, dtype=np.int32) * top),
-                    pa.array(shares.reshape(-1)),
-                ),
-            }
-            yield from pa.table(columns).to_batches()
-
-    write_grown(work, SOFT_SIDS, batches())
+    for start, X in blocks:
+        codes, shares = tokenizer.encode_soft(X, facts["top"], temperature=facts["temperature"])
+        n, length, top = codes.shape
+        columns = {
+            "item_index": pa.array(np.repeat(np.arange(start, start + n, dtype=np.int32), length)),
+            "level": pa.array(np.tile(np.arange(1, length + 1, dtype=np.int32), n)),
+            "codes": codes_column(codes.reshape(-1, top)),
+            "probabilities": pa.ListArray.from_arrays(
+                pa.array(np.arange(n * length + 1, dtype=np.int32) * top),
+                pa.array(shares.reshape(-1)),
+            ),
+        }
+        yield from pa.table(columns).to_batches()

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -20,6 +21,7 @@ from sid_pipelines.stage import Outcome, Stage, Work, count
 from sid_schemas import DataError
 from sid_schemas.tables import INTERACTIONS, SPLIT_NAMES
 from sid_warehouse.db import connect, view
+from sid_warehouse.stages import StageOutput
 
 
 @dataclass(frozen=True)
@@ -38,35 +40,59 @@ def run(work: Work) -> Outcome:
     clean = work.inputs["clean"]
     protocol = protocol_named(params.protocol, params.params)
     with connect(spill=work.out.spill, memory=work.resources.duckdb) as connection:
-        for table in ("events", "users", "items_clean"):
-            view(connection, table, clean.parts(table))
-        events = Events(
-            connection=connection,
-            parts=clean.parts("events"),
-            user_ids=clean.read("users", ["user_id"])["user_id"].combine_chunks(),
-            item_ids=clean.read("items_clean", ["item_id"])["item_id"].combine_chunks(),
-            ties=params.ties,
-            seed=params.seed,
-        )
+        events = all_events(connection, clean, params)
         labelling = protocol.prepare(events)
         audit = Audit(protocol, labelling.facts, len(events.item_ids))
-        work.out.write(INTERACTIONS, _labelled(events, labelling, audit))
-        [times] = connection.sql("select min(ts), max(ts) from events").fetchall()
-    audited = audit.result()
-    _check_divided(protocol, audited["events"], labelling.facts.get("cuts"), times)
-    facts = {"protocol": params.protocol, "ties": params.ties, **labelling.facts, "audit": audited}
-    parts = [count(number, f"{name} event") for name, number in audited["events"].items()]
-    return Outcome(facts, f"{', '.join(parts)}; {audited['test_tie_rate']:.1%} of test targets tie")
+        work.out.write(INTERACTIONS, labelled(events, protocol, labelling, audit))
+    return outcome(params, protocol, labelling.facts, audit.result(), audit.times)
 
 
-def _labelled(events: Events, labelling: Labelling, audit: Audit) -> Iterator[pa.RecordBatch]:
+def all_events(connection: duckdb.DuckDBPyConnection, clean: StageOutput, params: SplitParams) -> Events:
+    """Give the events of all users, with the views that a protocol needs to prepare."""
+    for table in ("events", "users", "items_clean"):
+        view(connection, table, clean.parts(table))
+    return Events(
+        connection=connection,
+        parts=clean.parts("events"),
+        user_ids=one_array(clean.read("users", ["user_id"])["user_id"]),
+        item_ids=one_array(clean.read("items_clean", ["item_id"])["item_id"]),
+        ties=params.ties,
+        seed=params.seed,
+    )
+
+
+def one_array(ids: pa.ChunkedArray) -> pa.LargeStringArray:
+    """Give ids as one array, which may hold more than the 2 GB that an array of Arrow strings can."""
+    return ids.cast(pa.large_string()).combine_chunks()
+
+
+def labelled(
+    events: Events, protocol: Protocol, labelling: Labelling, audit: Audit
+) -> Iterator[pa.RecordBatch]:
     """Yield the events in the declared order with column `split`, telling the audit of each chunk."""
     for stored in events.stored():
         chunk = events.order(stored)
-        labels = labelling.label(chunk)
+        labels = protocol.label(chunk, labelling, events)
         audit.add(chunk, labels)
         split = pa.DictionaryArray.from_arrays(pa.array(labels, pa.int8()), pa.array(SPLIT_NAMES))
         yield from chunk.table.append_column("split", split).to_batches()
+
+
+def outcome(
+    params: SplitParams,
+    protocol: Protocol,
+    known: Mapping[str, Any],
+    audited: Mapping[str, Any],
+    times: Sequence[int],
+) -> Outcome:
+    """Say what came of it; raises DataError where nothing is left to train on or to test.
+
+    known: facts of the labelling. audited: those of the audit. times: of the first and the last event.
+    """
+    _check_divided(protocol, audited["events"], known.get("cuts"), times)
+    facts = {"protocol": params.protocol, "ties": params.ties, **known, "audit": audited}
+    parts = [count(number, f"{name} event") for name, number in audited["events"].items()]
+    return Outcome(facts, f"{', '.join(parts)}; {audited['test_tie_rate']:.1%} of test targets tie")
 
 
 def _check_divided(
@@ -90,4 +116,4 @@ def _dates(times: Sequence[int]) -> str:
     return ", ".join(str(np.datetime64(time, "ms").astype("datetime64[s]")) for time in times)
 
 
-STAGE = Stage("split", revision=7, parents=("clean",), run=run)
+STAGE = Stage("split", revision=8, parents=("clean",), run=run)

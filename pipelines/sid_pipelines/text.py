@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -33,6 +34,7 @@ FIELDS = ("title", "description", "brand", "price", "category_path", "domain")
 ALIASES = {"genres": "category_path", "categories": "category_path"}
 SEPARATORS = " .,;:|-\n\t"
 ROWS = 65_536  # items per block
+Template = list[tuple[str, str | None]]  # a literal and the field behind it
 
 # What may need cleaning; most texts hold none of it.
 SUSPECT = re.compile(r"""[<&\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u2060\ufeff]|^\s*\[""")
@@ -68,36 +70,42 @@ class TextParams:
 
 
 @dataclass
-class _Tally:
-    empty: int
-    digests: list[bytes]
+class Tally:
+    """What is counted of texts while they stream through: empty ones, and 16 bytes of each."""
 
-    @property
-    def distinct(self) -> int:
-        """Give the number of distinct texts, from 16 bytes of each."""
-        return len(np.unique(np.frombuffer(b"".join(self.digests), dtype="V16")))
+    empty: int = 0
+    digests: list[bytes] = field(default_factory=list)
+
+    def distinct(self) -> npt.NDArray[np.void]:
+        """Give the digests of distinct texts."""
+        return np.unique(np.frombuffer(b"".join(self.digests), dtype="V16"))
 
 
 def run(work: Work) -> Outcome:
     """Write `texts`: the filled template of every item."""
     params: TextParams = work.params
-    tally, template = _Tally(0, []), parse(params.template)
-    with _items(work, params, _columns(template)) as (batches, said):
-        rows = work.out.write(TEXTS, _filled(batches, template, params.clean_text, tally))
-    distinct = tally.distinct
+    tally, template = Tally(), parse(params.template)
+    with _items(work, params, columns_of(template)) as (batches, said):
+        rows = work.out.write(TEXTS, filled(batches, template, params.clean_text, tally))
+    return outcome(params, rows, tally.empty, len(tally.distinct()), said)
+
+
+def outcome(params: TextParams, rows: int, empty: int, distinct: int, said: Mapping[str, Any]) -> Outcome:
+    """Say what was written. said: of enriched texts, nothing where there are none."""
     facts = {
         "template": params.template,
         "template_sha256": hashlib.sha256(params.template.encode()).hexdigest(),
         "clean_text": params.clean_text,
-        "empty": tally.empty,
+        "empty": empty,
         "distinct": distinct,
         **({"enriched": said} if said else {}),
     }
     wrote = f", written by {', '.join(said['models'])}" if said else ""
-    return Outcome(facts, f"{count(rows, 'text')}, {distinct:,} distinct, {tally.empty:,} empty{wrote}")
+    return Outcome(facts, f"{count(rows, 'text')}, {distinct:,} distinct, {empty:,} empty{wrote}")
 
 
-def _columns(template: list[tuple[str, str | None]]) -> list[str]:
+def columns_of(template: Template) -> list[str]:
+    """Give the columns of items_clean that a template needs, and the items' numbers and ids."""
     names = {ALIASES.get(name, name) for _, name in template if name is not None}
     return ["item_index", "item_id", *(name for name in FIELDS if name in names)]
 
@@ -123,9 +131,10 @@ def _stored(parts: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Record
             yield from file.iter_batches(ROWS, columns=columns)
 
 
-def _filled(
-    batches: Iterable[pa.RecordBatch], template: list[tuple[str, str | None]], clean: bool, tally: _Tally
+def filled(
+    batches: Iterable[pa.RecordBatch], template: Template, clean: bool, tally: Tally
 ) -> Iterator[pa.RecordBatch]:
+    """Yield the filled template of each item, telling the tally of each block."""
     for batch in batches:
         texts = [fill(template, row, clean=clean) for row in batch.to_pylist()]
         tally.empty += sum(not text for text in texts)
@@ -135,7 +144,7 @@ def _filled(
         yield pa.RecordBatch.from_arrays(kept, names=["item_index", "item_id", "text"])
 
 
-def parse(template: str) -> list[tuple[str, str | None]]:
+def parse(template: str) -> Template:
     """Give a template as (literal, field) pairs, or raise RecipeError naming the unknown field."""
     try:
         split = list(string.Formatter().parse(template))
@@ -160,7 +169,7 @@ def fields_of(template: str) -> set[str]:
     return {name for _, name in parse(template) if name is not None}
 
 
-def fill(template: list[tuple[str, str | None]], item: Mapping[str, Any], *, clean: bool = True) -> str:
+def fill(template: Template, item: Mapping[str, Any], *, clean: bool = True) -> str:
     """Fill one item's template. Runs of white space become one blank. clean: see `cleaned`.
 
     A field without a value is left out together with the literal before it and a bracket that closes
@@ -254,4 +263,4 @@ def _escaped(found: re.Match[str]) -> str:
     return found[1] if found[1] in "'\"" else " "
 
 
-STAGE = Stage("text", revision=6, parents=("clean",), run=run)
+STAGE = Stage("text", revision=7, parents=("clean",), run=run)

@@ -241,8 +241,7 @@ def fill(
     progress: counts the missing ones. named: says which row an encoder gave NaN or infinity for (DataError;
     nothing of that kind is kept).
     """
-    first = _first_rows(_words(keys))
-    missing = first[~cache.holds(keys.take(pa.array(first)))]
+    distinct, missing = lacking(cache, keys)
     done, since = 0, time.monotonic()
     waiting: list[tuple[Rows, Vectors]] = []
 
@@ -271,7 +270,13 @@ def fill(
             commit()  # what there is, even when the encoder failed
     if done > len(missing):
         raise AssertionError(f"{cache.folder}: the encoder gave {done} vectors for {len(missing)} rows")
-    return Filled(len(first), len(first) - len(missing), done)
+    return Filled(distinct, distinct - len(missing), done)
+
+
+def lacking(cache: VectorCache, keys: Keys) -> tuple[int, Rows]:
+    """Give how many distinct keys there are, and the first row of each that the cache lacks, ascending."""
+    first = _first_rows(_words(keys))
+    return len(first), first[~cache.holds(keys.take(pa.array(first)))]
 
 
 def _first_rows(words: Words) -> Rows:

@@ -1,7 +1,8 @@
 """The vectors of an embed output, read in blocks, so that a catalogue larger than memory can be coded."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,12 @@ class StoredVectors:
                 yield start, block.astype(np.float32, copy=False)
                 start += batch.num_rows
 
+    def edges(self) -> list[int]:
+        """Give the first row of every block that `blocks` gives, and the number of rows."""
+        sizes = [len(self)] if self._small else [file.metadata.num_rows for file in self._files]
+        starts = (range(n - size, n, ROWS) for n, size in zip(accumulate(sizes), sizes, strict=True))
+        return [*chain.from_iterable(starts), len(self)]
+
     def rows(self, wanted: npt.NDArray[np.int64]) -> Vectors:
         """Give the vectors of some rows, in the order asked for; reads row groups that hold any."""
         if self._small:
@@ -69,6 +76,31 @@ class StoredVectors:
                     found[order[first:last]] = whole[ascending[first:last] - start]
                 start = stop
         return found
+
+    def between(self, edges: Sequence[int]) -> Iterator[tuple[int, Vectors]]:
+        """Give (first row, block of vectors) from each edge to the next, one read after the other."""
+        held, stored = np.empty((0, self.dim), dtype=np.float32), self._from(edges[0])
+        for first, stop in pairwise(edges):
+            block, done = np.empty((stop - first, self.dim), dtype=np.float32), 0
+            while done < len(block):
+                held = held if len(held) else next(stored)
+                part, held = held[: len(block) - done], held[len(block) - done :]
+                block[done : done + len(part)] = part
+                done += len(part)
+            yield first, block
+
+    def _from(self, first: int) -> Iterator[Vectors]:
+        """Give all vectors from row `first` on, as stored, so many at a time as a block has at most."""
+        stop = 0
+        for file in self._files:
+            for group in range(file.num_row_groups):
+                start, stop = stop, stop + file.metadata.row_group(group).num_rows
+                if stop <= first:
+                    continue
+                for batch in file.iter_batches(ROWS, row_groups=[group], columns=[self._column]):
+                    block = batch.column(0).flatten().to_numpy().reshape(batch.num_rows, self.dim)
+                    yield block[max(first - start, 0) :]
+                    start += batch.num_rows
 
     @cached_property
     def present(self) -> npt.NDArray[np.bool_]:
@@ -105,9 +137,20 @@ class SideBySide:
             more = self._second.rows(np.arange(start, start + len(block)))
             yield start, np.concatenate([block, more], axis=1)
 
+    def edges(self) -> list[int]:
+        """Give the first row of every block that `blocks` gives, and the number of rows."""
+        return self._first.edges()
+
     def rows(self, wanted: npt.NDArray[np.int64]) -> Vectors:
         """Give the vectors of some rows, in the order asked for."""
         return np.concatenate([self._first.rows(wanted), self._second.rows(wanted)], axis=1)
+
+    def between(self, edges: Sequence[int]) -> Iterator[tuple[int, Vectors]]:
+        """Give (first row, block of vectors) from each edge to the next, one read after the other."""
+        for (start, block), (_, more) in zip(
+            self._first.between(edges), self._second.between(edges), strict=True
+        ):
+            yield start, np.concatenate([block, more], axis=1)
 
 
 Stored = StoredVectors | SideBySide

@@ -10,7 +10,7 @@ from sid_flows.plan import check_step
 from sid_flows.recipe import warehouse_path
 from sid_pipelines.chain import PUBLISH
 from sid_warehouse.reader import Warehouse
-from sidmill.app import JsonOpt, RecipeArg, SetOpt, WarehouseOpt, app
+from sidmill.app import BeamOpt, EngineOpt, JsonOpt, RecipeArg, SetOpt, WarehouseOpt, app, overrides_of
 from sidmill.commands.build import nothing_to_do, run_flow, tell
 from sidmill.console import print_table, say
 
@@ -23,11 +23,13 @@ def append(
     ] = None,
     warehouse: WarehouseOpt = None,
     set_: SetOpt = None,
+    engine: EngineOpt = None,
+    beam_options: BeamOpt = None,
     until: Annotated[str | None, typer.Option(help="stop after this stage")] = None,
     json: JsonOpt = False,
 ) -> None:
     """Append a new dump to a release: no published ID moves, new items get SIDs from frozen codebooks."""
-    place, overrides = warehouse_path(warehouse), tuple(set_ or ())
+    place, overrides = warehouse_path(warehouse), overrides_of(set_, engine, beam_options)
     until = None if until is None or check_step(until) == PUBLISH else until
     plan = plan_append(recipe, place, base, overrides, until)
     plan.check_limits()

@@ -16,7 +16,17 @@ from sid_schemas import MissingExtraError, SidmillError
 from sid_warehouse import catalog as catalogs
 from sid_warehouse.db import identifier
 from sid_warehouse.reader import Warehouse
-from sidmill.app import JsonOpt, RecipeArg, SetOpt, StoppedError, WarehouseOpt, app
+from sidmill.app import (
+    BeamOpt,
+    EngineOpt,
+    JsonOpt,
+    RecipeArg,
+    SetOpt,
+    StoppedError,
+    WarehouseOpt,
+    app,
+    overrides_of,
+)
 from sidmill.console import BarReporter, PlainReporter, SilentReporter, print_json, print_table, say
 
 
@@ -25,11 +35,13 @@ def run(
     recipe: RecipeArg,
     warehouse: WarehouseOpt = None,
     set_: SetOpt = None,
+    engine: EngineOpt = None,
+    beam_options: BeamOpt = None,
     until: Annotated[str | None, typer.Option(help="stop after this stage")] = None,
     json: JsonOpt = False,
 ) -> None:
     """Run the whole chain to a new release; what is done already is not run again."""
-    place, overrides = warehouse_path(warehouse), tuple(set_ or ())
+    place, overrides = warehouse_path(warehouse), overrides_of(set_, engine, beam_options)
     until = None if until is None or check_step(until) == PUBLISH else until
     plan = make_plan(recipe, place, overrides, until)
     plan.check_limits()
@@ -173,10 +185,15 @@ def _program() -> list[str]:
 
 @app.command()
 def plan(
-    recipe: RecipeArg, warehouse: WarehouseOpt = None, set_: SetOpt = None, json: JsonOpt = False
+    recipe: RecipeArg,
+    warehouse: WarehouseOpt = None,
+    set_: SetOpt = None,
+    engine: EngineOpt = None,
+    beam_options: BeamOpt = None,
+    json: JsonOpt = False,
 ) -> None:
     """Show which stages are done, which would run, and why."""
-    made = make_plan(recipe, warehouse_path(warehouse), tuple(set_ or ()))
+    made = make_plan(recipe, warehouse_path(warehouse), overrides_of(set_, engine, beam_options))
     rows = [
         {
             "stage": one.label,

@@ -10,7 +10,17 @@ from sid_flows.retokenize import plan_retokenize
 from sid_warehouse.believed import believed
 from sid_warehouse.diff import SHOWN, compare
 from sid_warehouse.reader import Warehouse
-from sidmill.app import JsonOpt, RecipeArg, RefArg, SetOpt, WarehouseOpt, app
+from sidmill.app import (
+    BeamOpt,
+    EngineOpt,
+    JsonOpt,
+    RecipeArg,
+    RefArg,
+    SetOpt,
+    WarehouseOpt,
+    app,
+    overrides_of,
+)
 from sidmill.commands.build import nothing_to_do, run_flow, tell
 from sidmill.console import print_json, print_table, say
 
@@ -81,13 +91,15 @@ def retokenize(
     recipe: RecipeArg,
     warehouse: WarehouseOpt = None,
     set_: SetOpt = None,
+    engine: EngineOpt = None,
+    beam_options: BeamOpt = None,
     no_match: Annotated[
         bool, typer.Option("--no-match", help="leave labels as the fit gives them, so that most IDs move")
     ] = False,
     json: JsonOpt = False,
 ) -> None:
     """Make new codebooks on a release's embeddings; labels are matched so that few IDs move."""
-    place, overrides = warehouse_path(warehouse), tuple(set_ or ())
+    place, overrides = warehouse_path(warehouse), overrides_of(set_, engine, beam_options)
     plan = plan_retokenize(ref, recipe, place, overrides, match=not no_match)
     if plan.published:
         nothing_to_do(plan, None, json=json)

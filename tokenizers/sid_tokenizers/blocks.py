@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sid_schemas import DataError
+
 BLOCK = 2048  # rows: with 256 codes, distances of 2 MB
 TILE = 64  # rows: a multiple of what any kernel takes at once
 LARGE = 2**21  # multiplications, beyond which BLAS takes its large kernels
@@ -80,7 +82,18 @@ _limits: list[Any] = []  # what to restore, while anyone is inside
 
 
 def cores() -> int:
-    """Give the number of cores this process may use."""
+    """Give the number of cores this process may use: as many as SIDMILL_CORES says, or all there are.
+
+    Raises DataError where SIDMILL_CORES is no whole number.
+    """
+    if told := os.environ.get("SIDMILL_CORES"):
+        try:
+            return max(int(told), 1)
+        except ValueError:
+            raise DataError(
+                f"SIDMILL_CORES, an environment variable, is {told!r}; expected a whole number such as 4. "
+                "Set it so, or unset it for all cores"
+            ) from None
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -5,6 +5,7 @@ always reported together.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -82,18 +83,25 @@ def reconstruction(X: Vectors, decoded: Vectors) -> dict[str, float] | None:
     return total.result()
 
 
+@dataclass
 class ReconstructionTotal:
-    """The same for vectors that come block by block."""
+    """The same for vectors that come block by block. error, energy: sums over rows."""
 
-    def __init__(self) -> None:
-        """Start from nothing."""
-        self.rows, self.error, self.energy = 0, 0.0, 0.0
+    rows: int = 0
+    error: float = 0.0
+    energy: float = 0.0
 
     def add(self, X: Vectors, decoded: Vectors) -> None:
         """Count a block of vectors, (n, d), and what their codes decode to."""
         self.rows += len(X)
         self.error += float(((X - decoded) ** 2).sum(axis=1, dtype=np.float64).sum())
         self.energy += float((X**2).sum(axis=1, dtype=np.float64).sum())
+
+    def join(self, following: "ReconstructionTotal") -> None:
+        """Count the block of another total, which has no other; sums are those of adding it here."""
+        self.rows += following.rows
+        self.error += following.error
+        self.energy += following.energy
 
     def result(self) -> dict[str, float] | None:
         """Give the numbers, or None where there were no vectors."""

@@ -4,24 +4,28 @@ House rule: results are fetched whole (`.fetchall()`), because in DuckDB 2 an un
 its connection. The connection is closed by the `with` block.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 
+from sid_tokenizers.blocks import cores
+
 
 @contextmanager
 def connect(
     *, spill: Path | None = None, memory: str | None = None, database: Path | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a connection, in memory or on a file; `memory` bounds it, `spill` takes what exceeds it."""
+    """Open a connection, in memory or on a file; `memory` bounds it, `spill` takes what exceeds it.
+
+    It runs on as many threads as SIDMILL_CORES says, or on all cores.
+    """
     config: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
         "preserve_insertion_order": "true",
-        "threads": os.cpu_count() or 1,
+        "threads": cores(),
     }
     if memory:
         config["memory_limit"] = memory

@@ -103,6 +103,15 @@ def _hash(reader: BinaryIO, writer: BinaryIO | None = None) -> dict[str, Any]:
     return {"bytes": size, "sha256": hasher.hexdigest(), "blocks": "".join(blocks)}
 
 
+def crc32(path: Path) -> str:
+    """Give the CRC-32 of a file's bytes, as DIGITS hex digits."""
+    found = 0
+    with path.open("rb") as reader:
+        while block := reader.read(BLOCK):
+            found = isal_zlib.crc32(block, found)
+    return f"{found:0{DIGITS}x}"
+
+
 def inventory(folder: Path) -> dict[str, dict[str, Any]]:
     """Give size and SHA-256 of every file below a folder, by relative path in sorted order."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())

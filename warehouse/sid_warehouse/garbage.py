@@ -1,10 +1,11 @@
 """What a warehouse can do without: found, and removed so that no reader sees half of it.
 
 Removed are releases that no rule keeps (retention.py), outputs of stages that no release names, what killed
-processes left half written, and on request the vectors of encoders that no release was made with. Each is
-renamed away at once and deleted then. Nothing outside the warehouse is touched: what lies behind a symbolic
-link stays, and of a link only the link goes. In the folder that stands for a warehouse in an object store,
-releases are copies, which can be brought again; in the store itself only unfinished uploads are removed.
+processes left half written, what tasks of an engine gave each other in runs that ended, and on request the
+vectors of encoders that no release was made with. Each is renamed away at once and deleted then. Nothing
+outside the warehouse is touched: what lies behind a symbolic link stays, and of a link only the link goes.
+In the folder that stands for a warehouse in an object store, releases are copies, which can be brought
+again; in the store itself only unfinished uploads are removed.
 """
 
 import os
@@ -20,10 +21,14 @@ from sid_schemas import WarehouseError
 from sid_warehouse import catalog, files, locks, origin, releases, retention, tags, unfinished
 from sid_warehouse.names import Ref
 from sid_warehouse.retention import Rules
+from sid_warehouse.stages import SCRATCH
 
 STAGE_DAYS = 7
 # Where files.writing makes folders.
-TEMPORARY = ("", "releases/*", "stages/*/*", "tags/*", "cards/*", "exports/*/*", "cache", "cache/*/*")
+TEMPORARY = (
+    "", "releases/*", "stages/*/*", "tags/*", "cards/*", "exports/*/*", "cache", "cache/*/*",
+    f"{SCRATCH}/*",
+)  # fmt: skip
 READ = "a reader holds it"
 IDENTITY = ("encoder", "weights", "precision", "device", "packages")
 Record = Mapping[str, Any]
@@ -120,6 +125,7 @@ class _Search:
             self._releases(dataset)
         self._stages()
         self._leftovers()
+        self._scratch()
         if cache:
             self._caches()
         self._uploads()
@@ -172,6 +178,23 @@ class _Search:
                     self._add("leftover", name, path, "its process is gone")
                 elif running is None and (days := self._days(path)) >= self.stage_days:
                     self._add("leftover", name, path, f"left by another machine {days:.0f} days ago")
+
+    def _scratch(self) -> None:
+        """Find what tasks gave each other: a next run goes on from it, until the output is there."""
+        for folder in sorted(self.warehouse.glob(f"{SCRATCH}/*/[!.]*")):
+            stage, _, key = folder.name.rpartition("-")[0].rpartition("-")
+            name = folder.relative_to(self.warehouse).as_posix()
+            done = self.warehouse / "stages" / folder.parent.name / stage / key / "manifest.json"
+            # Each task that ends is renamed into the folder of its step.
+            days = min(map(self._days, (folder, *folder.glob("*"), *folder.glob("*/*"))))
+            if stage and done.exists():
+                self._add("leftover", name, folder, "the output that its tasks were to make is there")
+            elif days >= self.stage_days:
+                self._add("leftover", name, folder, f"no task of its run has ended for {days:.0f} days")
+        for lock in sorted(self.warehouse.glob(f"{SCRATCH}/*/.*.lock")):
+            if (days := self._days(lock)) >= self.stage_days:
+                name = lock.relative_to(self.warehouse).as_posix()
+                self._add("leftover", name, lock, f"of a run {days:.0f} days ago")
 
     def _caches(self) -> None:
         embeddings = [facts for record in self.staying for facts in record.get("embeddings", {}).values()]

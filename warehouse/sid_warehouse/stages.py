@@ -22,10 +22,11 @@ from sid_warehouse import files, parquet
 from sid_warehouse.names import check_member
 
 FORMAT = 1
+SCRATCH = "scratch"  # the warehouse's folder for <dataset>/<stage>-<key>-<shape>: what tasks give each other
 PACKAGES = (
     "sidmill", "numpy", "pyarrow", "duckdb", "scikit-learn", "faiss-cpu", "safetensors",
     "sentence-transformers", "transformers", "tokenizers", "torch", "model2vec", "onnxruntime", "pillow",
-    "sentencepiece", "implicit", "great-expectations", "prefect",
+    "sentencepiece", "implicit", "great-expectations", "prefect", "apache-beam", "distributed",
 )  # fmt: skip
 
 
@@ -129,8 +130,13 @@ class StageDraft:
         """Give a folder for DuckDB to spill into; it never becomes part of the output."""
         return self.folder / ".spill"
 
-    def commit(self, facts: dict[str, Any], summary: str) -> StageOutput:
-        """Write the manifest and rename the folder into place; a twin that won the race is kept."""
+    def commit(
+        self, facts: dict[str, Any], summary: str, engine: dict[str, Any] | None = None
+    ) -> StageOutput:
+        """Write the manifest and rename the folder into place; a twin that won the race is kept.
+
+        engine: what ran it, where that was not this process alone.
+        """
         shutil.rmtree(self.spill, ignore_errors=True)
         manifest = {
             "format": FORMAT,
@@ -145,6 +151,7 @@ class StageDraft:
             "seconds": round(time.monotonic() - self.started, 3),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "packages": package_versions(),
+            **({"engine": engine} if engine else {}),
         }
         files.write_json(self.folder / "manifest.json", manifest)
         files.rename_folder(self.folder, self.store.root / self.stage / self.key)

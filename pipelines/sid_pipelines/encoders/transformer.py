@@ -19,6 +19,7 @@ from sid_pipelines.encoders.base import Encoded
 from sid_pipelines.encoders.batches import Batch, Buckets
 from sid_schemas import DataError
 from sid_tokenizers.base import Vectors
+from sid_tokenizers.blocks import cores
 from sid_tokenizers.learned.one_thread import one_thread_each
 
 AHEAD = 3  # batches that wait per worker, so that none idles while texts are tokenised
@@ -132,7 +133,7 @@ class PaddedTransformer:
 
     def encode(self, texts: Iterable[tuple[int, str]]) -> Iterator[Encoded]:
         """Give raw vectors for (row, text) pairs, one batch after the other."""
-        workers = torch.get_num_threads() if self.device == "cpu" else 1
+        workers = min(torch.get_num_threads(), cores()) if self.device == "cpu" else 1
         open_ = _Open()
         with one_thread_each(workers) as pool:
             running: deque[tuple[Batch, Future[Vectors]]] = deque()

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from sid_pipelines.image_encoders.base import Batch, ImageEncoder, ImageOptions
 from sid_schemas import MissingExtraError, RecipeError
 from sid_tokenizers.base import Vectors
+from sid_tokenizers.blocks import cores
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class TorchEncoder(ImageEncoder):
     @property
     def streams(self) -> int:
         """Give a batch to every core: torch's own threads would cut products, and so depend on the place."""
-        return 1 if self.on_gpu else int(import_torch().get_num_threads())
+        return 1 if self.on_gpu else min(int(import_torch().get_num_threads()), cores())
 
     def threads(self) -> AbstractContextManager[ThreadPoolExecutor]:
         """Give threads that compute alone."""

@@ -11,9 +11,9 @@ import numpy as np
 
 from sid_pipelines.image_encoders.base import Batch, ImageEncoder, ImageOptions, Preparation
 from sid_pipelines.image_encoders.preprocessor import NAME, config_file, preparation_of
-from sid_pipelines.image_workers import cores
 from sid_schemas import MissingExtraError, RecipeError, SourceError
 from sid_tokenizers.base import Vectors
+from sid_tokenizers.blocks import cores
 
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 CUDA = "CUDAExecutionProvider"

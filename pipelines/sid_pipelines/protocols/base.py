@@ -1,13 +1,14 @@
 """What a split protocol is, and the shares into which protocols divide."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any, ClassVar
 
 from sid_pipelines.chunks import Chunk, Labels
 from sid_pipelines.order import Events
+from sid_pipelines.packed import Arrays
 from sid_schemas import DataError
 
 OWN = ("train_after_own_held_out", "valid_after_own_test")
@@ -15,10 +16,14 @@ OWN = ("train_after_own_held_out", "valid_after_own_test")
 
 @dataclass(frozen=True)
 class Labelling:
-    """How events get their labels, once the whole data set is known; facts go into the report."""
+    """What a protocol knows of the whole data set when it labels: plain data, which workers can be sent.
 
-    label: Callable[[Chunk], Labels]
+    facts: go into the report. known: what else is JSON. arrays: numbers by name.
+    """
+
     facts: dict[str, Any] = field(default_factory=dict)
+    known: dict[str, Any] = field(default_factory=dict)
+    arrays: Arrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,9 +64,18 @@ class Protocol(ABC):
         values = asdict(self)
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
-    @abstractmethod
+    @property
+    def looks_ahead(self) -> bool:
+        """Say whether `prepare` looks at the events."""
+        return type(self).prepare is not Protocol.prepare
+
     def prepare(self, events: Events) -> Labelling:
-        """Find what must be known of all events, and give how each is labelled."""
+        """Find what must be known of all events before the first is labelled; here, nothing."""
+        return Labelling()
+
+    @abstractmethod
+    def label(self, chunk: Chunk, labelling: Labelling, events: Events) -> Labels:
+        """Label whole users' events in the declared order; events: for hashes of their content."""
 
 
 def check_ratios(ratios: Sequence[float]) -> None:

@@ -67,7 +67,7 @@ class GlobalTime(Protocol):
     def prepare(self, events: Events) -> Labelling:
         """Find the two moments: 8 bytes of memory per event."""
         if self.cuts:
-            return self._by_time(*self.moments)
+            return Labelling({"cuts": self.moments})
         samples = self.cut == "samples"
         columns = ["user_index", "ts"]
         times = np.concatenate(
@@ -79,35 +79,32 @@ class GlobalTime(Protocol):
         times.partition(places)
         valid, test = (int(times[place]) for place in places)
         if not samples:
-            return self._by_time(valid, test)
+            return Labelling({"cuts": [valid, test]})
         ranks = [place - int((times < times[place]).sum()) for place in places]
-        return self._by_sample(events, (valid, test), ranks)
+        return Labelling({"cuts": [valid, test]}, {"firsts": _firsts(events, (valid, test), ranks)})
 
-    def _by_time(self, valid: int, test: int) -> Labelling:
-        def label(chunk: Chunk) -> Labels:
-            return (chunk.ts >= valid).astype(np.int8) + (chunk.ts >= test)
-
-        return Labelling(label, {"cuts": [valid, test]})
-
-    def _by_sample(self, events: Events, cuts: tuple[int, int], ranks: list[int]) -> Labelling:
-        """Label by (time, tie, user); ranks: how many samples at each cut's time are before the cut."""
-        at_cut: dict[int, list[tuple[Any, ...]]] = {cut: [] for cut in cuts}
-        for chunk in events.stored():
-            if np.isin(chunk.ts, cuts).any():
-                chunk = events.order(chunk)
-                for key in events.keys(chunk, _samples_at(chunk, cuts)):
-                    at_cut[key[0]].append(key)
-        first, second = (sorted(at_cut[cut])[rank] for cut, rank in zip(cuts, ranks, strict=True))
-
-        def label(chunk: Chunk) -> Labels:
-            labels = (chunk.ts >= cuts[0]).astype(np.int8) + (chunk.ts >= cuts[1])
+    def label(self, chunk: Chunk, labelling: Labelling, events: Events) -> Labels:
+        """Label by time; where samples are cut, those at a cut's time by tie rule and user too."""
+        cuts = labelling.facts["cuts"]
+        labels: Labels = (chunk.ts >= cuts[0]).astype(np.int8) + (chunk.ts >= cuts[1])
+        if "firsts" in labelling.known:
+            first, second = (tuple(key) for key in labelling.known["firsts"])
             labels[(chunk.place == 0) & (labels != TRAIN)] = CONTEXT
             rows = _samples_at(chunk, cuts)
             if len(rows):
                 labels[rows] = [(key >= first) + (key >= second) for key in events.keys(chunk, rows)]
-            return labels
+        return labels
 
-        return Labelling(label, {"cuts": list(cuts)})
+
+def _firsts(events: Events, cuts: tuple[int, int], ranks: list[int]) -> list[tuple[Any, ...]]:
+    """Give the key of the first sample behind each cut; ranks: samples at its very time before it."""
+    at_cut: dict[int, list[tuple[Any, ...]]] = {cut: [] for cut in cuts}
+    for chunk in events.stored():
+        if np.isin(chunk.ts, cuts).any():
+            chunk = events.order(chunk)
+            for key in events.keys(chunk, _samples_at(chunk, cuts)):
+                at_cut[key[0]].append(key)
+    return [sorted(at_cut[cut])[rank] for cut, rank in zip(cuts, ranks, strict=True)]
 
 
 def _samples_at(chunk: Chunk, times: Sequence[int]) -> Rows:

@@ -44,17 +44,17 @@ class UserHoldout(Protocol):
         """Draw the users by a seeded hash of their id."""
         drawn = f"select user_index from users order by {events.md5('user_id')}, user_id"
         roles = _roles(events, drawn, self.ratios, len(events.user_ids))
+        return Labelling({"users": _sizes(roles)}, arrays={"roles": roles})
 
-        def label(chunk: Chunk) -> Labels:
-            kept = np.maximum(share_of(Fraction(str(self.fold_in)), chunk.sizes), 1)
-            role = roles[chunk.users[chunk.edges[:-1]]]
-            role[chunk.sizes < 2] = TRAIN
-            folded = chunk.place < chunk.spread(np.minimum(kept, chunk.sizes - 1))
-            labels = chunk.spread(role)
-            labels[folded & (labels != TRAIN)] = CONTEXT
-            return labels
-
-        return Labelling(label, {"users": _sizes(roles)})
+    def label(self, chunk: Chunk, labelling: Labelling, events: Events) -> Labels:
+        """Give a held-out user's first events as context, the others as targets."""
+        kept = np.maximum(share_of(Fraction(str(self.fold_in)), chunk.sizes), 1)
+        role = labelling.arrays["roles"][chunk.users[chunk.edges[:-1]]]
+        role[chunk.sizes < 2] = TRAIN
+        folded = chunk.place < chunk.spread(np.minimum(kept, chunk.sizes - 1))
+        labels = chunk.spread(role)
+        labels[folded & (labels != TRAIN)] = CONTEXT
+        return labels
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,12 @@ class ColdItems(Protocol):
             join (select item_index, min(ts) as first from events group by item_index) using (item_index)
             order by {first}{events.md5("item_id")}, item_id"""
         roles = _roles(events, drawn, self.ratios, len(events.item_ids))
-        return Labelling(lambda chunk: roles[chunk.items], {"items": _sizes(roles)})
+        return Labelling({"items": _sizes(roles)}, arrays={"roles": roles})
+
+    def label(self, chunk: Chunk, labelling: Labelling, events: Events) -> Labels:
+        """Give each event the label of its item."""
+        labels: Labels = labelling.arrays["roles"][chunk.items]
+        return labels
 
 
 def _roles(events: Events, drawn: str, ratios: Sequence[float], n: int) -> Labels:

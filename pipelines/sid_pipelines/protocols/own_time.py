@@ -32,9 +32,9 @@ class LeaveKOut(Protocol):
         if self.k < 1:
             raise DataError(f"k = {self.k}: expected at least 1")
 
-    def prepare(self, events: Events) -> Labelling:
-        """Nothing needs to be known before."""
-        return Labelling(lambda chunk: _last_k(chunk, self.k))
+    def label(self, chunk: Chunk, labelling: Labelling, events: Events) -> Labels:
+        """Count from each user's last event."""
+        return _last_k(chunk, self.k)
 
 
 def _last_k(chunk: Chunk, k: int) -> Labels:
@@ -56,9 +56,9 @@ class LeaveOneOut(Protocol):
     advice = "no user has 3 events: use a larger dump, or lower [clean] k_core"
     every_user = True
 
-    def prepare(self, events: Events) -> Labelling:
-        """Nothing needs to be known before."""
-        return Labelling(lambda chunk: _last_k(chunk, 1))
+    def label(self, chunk: Chunk, labelling: Labelling, events: Events) -> Labels:
+        """Count from each user's last event."""
+        return _last_k(chunk, 1)
 
 
 @dataclass(frozen=True)
@@ -87,21 +87,17 @@ class PerUserRatio(Protocol):
         """Give the rules that this protocol breaks by design."""
         return (*(() if self.draw == "time" else OWN), "test_before_last_train")
 
-    def prepare(self, events: Events) -> Labelling:
-        """Nothing needs to be known before."""
-
-        def label(chunk: Chunk) -> Labels:
-            rank = chunk.place
-            if self.draw == "random":
-                high, low = events.hashes(chunk, np.arange(len(chunk)), salt="draw ")
-                rank = np.empty(len(chunk), dtype=np.int64)
-                rank[np.lexsort((low, high, chunk.users))] = chunk.place
-            train, valid = cut_places(self.ratios, chunk.sizes)
-            train = np.maximum(train, 1)
-            later = rank >= chunk.spread(np.maximum(train, valid))
-            return (rank >= chunk.spread(train)).astype(np.int8) + later
-
-        return Labelling(label)
+    def label(self, chunk: Chunk, labelling: Labelling, events: Events) -> Labels:
+        """Rank each user's events, by time or by hash, and cut the ranks."""
+        rank = chunk.place
+        if self.draw == "random":
+            high, low = events.hashes(chunk, np.arange(len(chunk)), salt="draw ")
+            rank = np.empty(len(chunk), dtype=np.int64)
+            rank[np.lexsort((low, high, chunk.users))] = chunk.place
+        train, valid = cut_places(self.ratios, chunk.sizes)
+        train = np.maximum(train, 1)
+        later = rank >= chunk.spread(np.maximum(train, valid))
+        return (rank >= chunk.spread(train)).astype(np.int8) + later
 
 
 @dataclass(frozen=True)
@@ -139,16 +135,12 @@ class Sessions(Protocol):
                 f"next = {self.next}, gap_minutes = {self.gap_minutes}: expected at least 1, above 0"
             )
 
-    def prepare(self, events: Events) -> Labelling:
-        """Nothing needs to be known before."""
-
-        def label(chunk: Chunk) -> Labels:
-            session = np.cumsum(chunk.session_starts(self.sessions[1]), dtype=np.int64)
-            last: Rows = session[chunk.edges[1:] - 1]
-            left = chunk.spread(last) - session
-            labels = np.select([left == 0, left == 1], [TEST, VALID], TRAIN).astype(np.int8)
-            sessions = last - session[chunk.edges[:-1]] + 1
-            labels[chunk.spread(sessions) < 3] = TRAIN
-            return labels
-
-        return Labelling(label)
+    def label(self, chunk: Chunk, labelling: Labelling, events: Events) -> Labels:
+        """Count from each user's last session."""
+        session = np.cumsum(chunk.session_starts(self.sessions[1]), dtype=np.int64)
+        last: Rows = session[chunk.edges[1:] - 1]
+        left = chunk.spread(last) - session
+        labels = np.select([left == 0, left == 1], [TEST, VALID], TRAIN).astype(np.int8)
+        sessions = last - session[chunk.edges[:-1]] + 1
+        labels[chunk.spread(sessions) < 3] = TRAIN
+        return labels

@@ -9,9 +9,9 @@ items, impressions or item pairs by the SQL in `derived`.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import duckdb
 import pyarrow as pa
@@ -250,8 +250,27 @@ class Source:
         self, connection: duckdb.DuckDBPyConnection, file: RawFile, options: ReadOptions
     ) -> Iterator[Parsed]:
         """Read a file in bounded batches; a line becomes a record, is skipped, or becomes a reject."""
+        source, reader = self.opened(file, *self.told(connection, file, options))
+        yield from source.read(connection, file, reader)
+
+    def told(
+        self, connection: duckdb.DuckDBPyConnection, file: RawFile, options: ReadOptions
+    ) -> tuple[Mapping[str, Any], ReadOptions]:
+        """Give what the file itself tells before it is read: options of the source, and how to read it."""
+        return {}, options
+
+    def opened(
+        self, file: RawFile, told: Mapping[str, Any], options: ReadOptions
+    ) -> tuple["Source", LineReader]:
+        """Give the source that a file told of, and a reader of the file's lines."""
+        source = replace(self, **told) if told else self
+        return source, source.layouts[file.layout].reader(file, options)
+
+    def read(
+        self, connection: duckdb.DuckDBPyConnection, file: RawFile, reader: LineReader
+    ) -> Iterator[Parsed]:
+        """Parse what a reader gives of a file, all of it or a piece, where nothing is left to be told."""
         layout = self.layouts[file.layout]
-        reader = layout.reader(file, options)
         for relation in layout.form.relations(connection, reader):
             sql = layout.select(relation.sql, file.label, file.part)
             yield _divided(connection.sql(sql).to_arrow_table(), relation.lines, relation.headers)

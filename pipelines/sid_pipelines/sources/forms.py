@@ -50,6 +50,15 @@ class Form(ABC):
     fields: Iterable[str]
     quote: str | None = None  # where given, a record may go on over line ends between two of these
 
+    @property
+    def headed(self) -> bool:
+        """Say whether the first record of a file names the fields."""
+        return False
+
+    def has_lines(self, reader: LineReader) -> bool:
+        """Say whether the records of a file are lines, so that it may be read in pieces."""
+        return True
+
     @abstractmethod
     def relations(self, connection: duckdb.DuckDBPyConnection, reader: LineReader) -> Iterator[Relation]:
         """Give the batches of a file; each is valid until the next is asked for.
@@ -70,6 +79,11 @@ class Delimited(Form):
     fields: tuple[str, ...]
     header: bool = False
     optional: int = 0
+
+    @property
+    def headed(self) -> bool:
+        """Say whether the first record of a file names the fields."""
+        return self.header
 
     def relations(self, connection: duckdb.DuckDBPyConnection, reader: LineReader) -> Iterator[Relation]:
         """Split every line."""
@@ -116,6 +130,11 @@ class Csv(Form):
     def quote(self) -> str | None:  # type: ignore[override]
         """Give the quote where records may go on over line ends."""
         return self.mark if self.multiline else None
+
+    @property
+    def headed(self) -> bool:
+        """Say whether the first record of a file names the fields."""
+        return self.names is None
 
     def relations(self, connection: duckdb.DuckDBPyConnection, reader: LineReader) -> Iterator[Relation]:
         """Parse every batch with Arrow, and line by line where that does not give one row per line."""
@@ -316,7 +335,13 @@ def _first_key(path: str) -> str:
 
 
 def _after_header(reader: LineReader, check: object) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """Give the batches; where `check` is given, the first line goes to it and is counted as a header."""
+    """Give the batches; where `check` is given, the first line goes to it and is counted as a header.
+
+    Lines that begin after the first have its text in `reader.header`, and none of them is one.
+    """
+    if check is not None and reader.header is not None:
+        check(reader, reader.header)  # type: ignore[operator]
+        check = None
     for number, batch in enumerate(reader.batches()):
         if number == 0 and check is not None:
             check(reader, batch.column(1)[0].as_py())  # type: ignore[operator]

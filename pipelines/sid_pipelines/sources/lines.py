@@ -38,7 +38,13 @@ class Lines:
 
 
 class LineReader:
-    """The lines of one file. After the last batch, `cut` has what a truncated file ended with."""
+    """The lines of one file. After the last batch, `cut` has what a truncated file ended with.
+
+    header: the first record of the file, for who reads lines after it (sid_pipelines.sharded.stages.pieces).
+    """
+
+    header: str | None = None
+    first = 1  # row of the first line
 
     def __init__(
         self,
@@ -60,7 +66,7 @@ class LineReader:
         self.truncated, self.quote, self.chunk = truncated, quote, chunk
         self.name = str(path) if member is None else f"{path}/{member}"
         self.cut: tuple[int, str] | None = None  # row and text of the line a truncated file ended in
-        self._row = 1
+        self._row = self.first
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield (source_row int64 from 1, raw string), line ends and byte order mark taken off.
@@ -76,9 +82,32 @@ class LineReader:
         return ahead(self._lines())
 
     def _lines(self) -> Iterator[Lines]:
+        return map(self._batch, self.records())
+
+    @property
+    def row(self) -> int:
+        """Give the row of the line that comes next."""
+        return self._row
+
+    @property
+    def is_utf8(self) -> bool:
+        """Say whether the content is read as it is."""
+        return codecs.lookup(self.encoding).name == "utf-8"
+
+    def pass_over(self, block: bytes) -> int:
+        """Count on the lines of a block of `records` that is not cut into them, and give their number."""
+        lines = block.count(b"\n")
+        self._row += lines
+        return lines
+
+    def records(self) -> Iterator[bytes]:
+        """Yield the text in blocks of whole records, UTF-8; who takes a block counts on its lines.
+
+        Raises what `batches` raises, but for bytes that are not UTF-8 where the file is said to be.
+        """
         held: list[bytes] = []
         size = inner = 0  # of the record that is not complete: bytes, and line ends between its quotes
-        self._row = 1
+        self._row = self.first
         try:
             for block in self._decoded():
                 cut = self._whole(block, held)
@@ -92,7 +121,7 @@ class LineReader:
                             "expected lines. Is the file of another format, or a quote in it never closed?"
                         )
                     continue
-                yield self._batch(b"".join([*held, block[:cut]]))
+                yield b"".join([*held, block[:cut]])
                 held, size = [block[cut:]], len(block) - cut
                 inner = self._inner(held[0])
         except CutOffError as error:
@@ -118,7 +147,7 @@ class LineReader:
         if self.quote is not None and rest.count(self.quote.encode()) % 2:
             raise SourceError(self._open("and never closed", self._row))
         if rest:
-            yield self._batch(rest + b"\n")
+            yield rest + b"\n"
         elif self._row == 1:
             raise SourceError(
                 f"{self.name}: is empty; expected lines. Is the download complete? If none are meant, "
@@ -163,7 +192,7 @@ class LineReader:
     def _decoded(self) -> Iterator[bytes]:
         """Yield the content in chunks of UTF-8 (or what claims to be UTF-8: _batch checks it)."""
         decoder = None
-        if codecs.lookup(self.encoding).name != "utf-8":
+        if not self.is_utf8:
             decoder = codecs.getincrementaldecoder(self.encoding)()
         first = True
         for block in _rechunked(blocks(self.path, self.member), self.chunk):

@@ -16,14 +16,14 @@ Not read: tags, links, genome scores, users.dat and u.user, and the ready-made s
 """
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import duckdb
 
 from sid_pipelines.sources import archives
-from sid_pipelines.sources.base import Layout, Parsed, RawFile, ReadOptions, Source
+from sid_pipelines.sources.base import Layout, RawFile, ReadOptions, Source
 from sid_pipelines.sources.fields import Field, constant, name_of, number, optional_text, unix, value
 from sid_pipelines.sources.forms import Csv, Delimited, Form
 from sid_warehouse.db import literal
@@ -127,13 +127,13 @@ class MovieLens(Source):
             encoding=encoding,
         )
 
-    def parse(
+    def told(
         self, connection: duckdb.DuckDBPyConnection, file: RawFile, options: ReadOptions
-    ) -> Iterator[Parsed]:
-        """Read a file; movies.dat in the encoding that it is in."""
+    ) -> tuple[Mapping[str, Any], ReadOptions]:
+        """Give the encoding that movies.dat is in."""
         if self.layouts[file.layout].called == "movies.dat" and not options.encoding:
             options = replace(options, encoding="utf-8" if _is_utf8(file) else "latin-1")
-        yield from super().parse(connection, file, options)
+        return {}, options
 
 
 def _is_utf8(file: RawFile) -> bool:

@@ -79,17 +79,25 @@ def json_path(path: Path) -> str:
 class JsonRecords(Json):
     """The elements of one JSON array, or where the file does not begin with `[`, one object a line."""
 
+    def has_lines(self, reader: LineReader) -> bool:
+        """Say whether the file is no array."""
+        return not _elements(reader).is_array()
+
     def relations(self, connection: duckdb.DuckDBPyConnection, reader: LineReader) -> Iterator[Relation]:
         """Read element by element, or line by line."""
-        elements = ElementReader(
-            reader.path, reader.member, encoding=reader.encoding, truncated=reader.truncated, chunk=BLOCK
-        )
+        elements = _elements(reader)
         if not elements.is_array():
             yield from super().relations(connection, reader)
             return
         for batch in elements.batches():
             yield from self.read(connection, batch, batch.column(1))
         reader.cut = elements.cut
+
+
+def _elements(reader: LineReader) -> "ElementReader":
+    return ElementReader(
+        reader.path, reader.member, encoding=reader.encoding, truncated=reader.truncated, chunk=BLOCK
+    )
 
 
 class ElementReader(LineReader):
@@ -308,12 +316,16 @@ class ParquetRecords(Form):
     optional: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
 
+    def has_lines(self, reader: LineReader) -> bool:
+        """Say that it has none."""
+        return False
+
     def relations(self, connection: duckdb.DuckDBPyConnection, reader: LineReader) -> Iterator[Relation]:
         """Read some rows at a time, of the mapped columns only."""
         try:
             file = pq.ParquetFile(_packed(reader) or str(reader.path), pre_buffer=False)
             schema = file.schema_arrow
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise SourceError(_no_parquet(reader, error)) from error
         columns: list[str] = []
         named = ", ".join(

@@ -20,15 +20,15 @@ named in `optional`, as is a column that a CSV or Parquet file lacks.
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import duckdb
 
 from sid_pipelines.sources.archives import CutOffError, DamagedError, blocks
-from sid_pipelines.sources.base import Candidate, Layout, Parsed, RawFile, ReadOptions, Source
+from sid_pipelines.sources.base import Candidate, Layout, RawFile, ReadOptions, Source
 from sid_pipelines.sources.fields import (
     UNITS,
     Field,
@@ -328,13 +328,12 @@ class AnyTable(Source):
 
     # -- the unit of times ---------------------------------------------------------------------------
 
-    def parse(
+    def told(
         self, connection: duckdb.DuckDBPyConnection, file: RawFile, options: ReadOptions
-    ) -> Iterator[Parsed]:
-        """Read a file in bounded batches, its times in the unit that its first readable time shows."""
+    ) -> tuple[Mapping[str, Any], ReadOptions]:
+        """Give the unit of times that the first readable time of the file shows."""
         if self.time_unit != "auto" or file.role != "interactions":
-            yield from super().parse(connection, file, options)
-            return
+            return {}, options
         unit = self._unit(connection, file, options)
         first, label = self._told.setdefault("unit", unit), self._told.setdefault("label", file.label)
         if unit != first:
@@ -342,7 +341,7 @@ class AnyTable(Source):
                 f"{file.label}: times are {_words(unit)}, but in {label} they are {_words(first)}; expected "
                 "one unit in all files. Bring them to one, or make a recipe for each"
             )
-        yield from replace(self, time_unit=unit).parse(connection, file, options)
+        return {"time_unit": unit}, options
 
     def _unit(self, connection: duckdb.DuckDBPyConnection, file: RawFile, options: ReadOptions) -> Unit:
         """Tell the unit by the first time that shows it; raises SourceError where none does."""

@@ -3,8 +3,9 @@
 In the order of thought: groups and repeats find what collides, base says what a policy is, leaves and
 greedy place items on free SIDs; then a file per kind of policy; menu names them and runs one.
 
-A policy sees all codes at once and a ranking of alternatives (`Tokenizer.distances`), never row order:
-ties are settled by item id. What was published stays: new items are settled around `taken`.
+A policy sees all codes that may matter to each other (apart.py) and a ranking of alternatives
+(`Tokenizer.distances`), never row order: ties are settled by item id. What was published stays: new
+items are settled around `taken`.
 """
 
 from sid_tokenizers.collisions.base import Policy, Ranker, Resolution

@@ -1,5 +1,6 @@
-"""What every collision policy is: parameters, a promise, and `settle`, which sees all codes at once.
+"""What every collision policy is: parameters, a promise, and `settle`.
 
+It sees all codes that may matter to each other: those of all items, or of some first codes (apart.py).
 Policies never see the caller's row order: `resolve` hands them a task whose rows stand in item order, so
 "the earlier row" always means the item that comes first.
 """
@@ -20,6 +21,8 @@ from sid_tokenizers.collisions.groups import Rows, group_sizes
 from sid_tokenizers.collisions.repeats import repeated
 
 State = Mapping[str, npt.NDArray[Any]]
+Apart = Literal["codes", "prefix", ""]
+Sight = Literal["colliding", "all"]
 
 
 class Ranker(Protocol):
@@ -80,8 +83,10 @@ class Policy(ABC):
 
     source: paper or repository it is taken from. unique: promises that every item has an SID of its own,
     or fails loudly. length: of the SIDs it gives, L being the tokenizer's. inputs: what it needs beyond
-    codes and vectors. needs_reconstruction: `X - decode(codes)` must mean something. least: the parameters
-    that are whole numbers, and their least values.
+    codes and vectors. needs_reconstruction: `X - decode(codes)` must mean something. apart: what decides
+    alone over an item's SID, so that the rest may be settled elsewhere: "codes", the items of its codes;
+    "prefix", those of its first code, as long as they have room under it; "", all items. looks_at: whose
+    vectors it may ask for. least: the parameters that are whole numbers, and their least values.
     """
 
     name: ClassVar[str]
@@ -90,7 +95,8 @@ class Policy(ABC):
     length: ClassVar[Literal["L", "L+1", "L or L+1"]]
     inputs: ClassVar[tuple[str, ...]] = ()
     needs_reconstruction: ClassVar[bool] = False
-
+    apart: ClassVar[Apart] = ""
+    looks_at: ClassVar[Sight] = "all"
     least: ClassVar[Mapping[str, int]] = {}
 
     def check_params(self) -> None:
@@ -109,6 +115,11 @@ class Policy(ABC):
     def adds(self) -> int:
         """Give the number of levels added: 0 or 1."""
         return 0 if self.length == "L" else 1
+
+    @property
+    def room(self) -> int:
+        """Give how many items a SID is good for."""
+        return 1
 
     @property
     def digits(self) -> int:

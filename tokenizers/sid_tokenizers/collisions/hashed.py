@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from sid_schemas import DataError
 from sid_tokenizers.base import Codes
-from sid_tokenizers.collisions.base import Policy, Settled, Task
+from sid_tokenizers.collisions.base import Apart, Policy, Settled, Sight, Task
 from sid_tokenizers.collisions.groups import Rows, places
 from sid_tokenizers.collisions.suffixes import with_digits
 
@@ -36,6 +36,8 @@ class HashDigit(Policy):
     source: ClassVar[str] = "ActionPiece"
     unique: ClassVar[bool] = True
     length: ClassVar[Literal["L", "L+1", "L or L+1"]] = "L+1"
+    apart: ClassVar[Apart] = "codes"
+    looks_at: ClassVar[Sight] = "colliding"
     least: ClassVar[Mapping[str, int]] = {"size": 1, "seed": 0}
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sid_tokenizers.collisions import greedy
-from sid_tokenizers.collisions.base import Policy, Settled, Task, check_room
+from sid_tokenizers.collisions.base import Apart, Policy, Settled, Task, check_room
 from sid_tokenizers.collisions.groups import Rows
 from sid_tokenizers.collisions.leaves import Numbers, numbers_of
 
@@ -31,6 +31,7 @@ class MinCost(Policy):
     source: ClassVar[str] = "our own design; assignment by SciPy (Crouse 2016)"
     unique: ClassVar[bool] = True
     length: ClassVar[Literal["L", "L+1", "L or L+1"]] = "L"
+    apart: ClassVar[Apart] = "prefix"
 
     def settle(self, task: Task) -> Settled:
         """Solve one assignment per crowded prefix, then place what is left over."""

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from sid_schemas import DataError
 from sid_tokenizers.collisions import greedy
-from sid_tokenizers.collisions.base import Policy, Settled, Task, check_room
+from sid_tokenizers.collisions.base import Apart, Policy, Settled, Sight, Task, check_room
 from sid_tokenizers.collisions.groups import Rows
 
 
@@ -32,6 +32,8 @@ class NextNearest(Policy):
     source: ClassVar[str] = "our own design; MSCGRec's empty-leaf rule is its nearest relative"
     unique: ClassVar[bool] = True
     length: ClassVar[Literal["L", "L+1", "L or L+1"]] = "L"
+    apart: ClassVar[Apart] = "prefix"
+    looks_at: ClassVar[Sight] = "colliding"
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sid_tokenizers.collisions import greedy
-from sid_tokenizers.collisions.base import Policy, Settled, Task, check_room
+from sid_tokenizers.collisions.base import Apart, Policy, Settled, Sight, Task, check_room
 from sid_tokenizers.collisions.groups import Rows
 
 
@@ -20,6 +20,8 @@ class Keep(Policy):
     source: ClassVar[str] = "OpenOneRec; RecGPT; GRID's random pick on decoding"
     unique: ClassVar[bool] = False
     length: ClassVar[Literal["L", "L+1", "L or L+1"]] = "L"
+    apart: ClassVar[Apart] = "codes"
+    looks_at: ClassVar[Sight] = "colliding"
 
     def settle(self, task: Task) -> Settled:
         """Give the codes as they are."""
@@ -43,7 +45,14 @@ class Capacity(Policy):
     source: ClassVar[str] = "our own design, after the capped codes of MiniOneRec's uniform mapping"
     unique: ClassVar[bool] = False
     length: ClassVar[Literal["L", "L+1", "L or L+1"]] = "L"
+    apart: ClassVar[Apart] = "prefix"
+    looks_at: ClassVar[Sight] = "colliding"
     least: ClassVar[Mapping[str, int]] = {"capacity": 1}
+
+    @property
+    def room(self) -> int:
+        """Give `capacity`."""
+        return self.capacity
 
     def settle(self, task: Task) -> Settled:
         """Place what does not fit, in turn."""

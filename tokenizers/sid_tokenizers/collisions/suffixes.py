@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from sid_schemas import DataError
-from sid_tokenizers.collisions.base import Policy, Settled, Task
+from sid_tokenizers.collisions.base import Apart, Policy, Settled, Sight, Task
 from sid_tokenizers.collisions.groups import Rows, places
 
 
@@ -28,6 +28,8 @@ class Suffix(Policy):
     source: ClassVar[str] = "GRID"
     unique: ClassVar[bool] = True
     length: ClassVar[Literal["L", "L+1", "L or L+1"]] = "L+1"
+    apart: ClassVar[Apart] = "codes"
+    looks_at: ClassVar[Sight] = "colliding"
     least: ClassVar[Mapping[str, int]] = {"size": 0}
     first: ClassVar[int] = 1  # digit of the first of several items
     alone: ClassVar[int | None] = 0  # digit of an item that shares its codes with none, if not the first
@@ -117,6 +119,7 @@ class UniqueToken(Suffix):
 
     name: ClassVar[str] = "unique-token"
     source: ClassVar[str] = "How to Index Item IDs (CID+IID)"
+    apart: ClassVar[Apart] = ""
     alone: ClassVar[int | None] = None
 
     def _digits(self, task: Task) -> Rows:
