@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from clusters import beam_options, dask_cluster, worker_pool, worker_processes  # noqa: F401 (fixtures)
-from helpers import EXAMPLE, Run, quickly, run_chain, searched_dump, small_dump
+from helpers import EXAMPLE, Run, quickly, run_chain, searched_dump, small_dump, thoroughly
 from hypothesis import settings
 
 from sid_pipelines.catalogue import catalogue_of
@@ -28,7 +28,9 @@ settings.load_profile("ours")
 @pytest.fixture(scope="session")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The example recipe on the real dump, run once, in this process. Tests only read it."""
-    return run_chain(EXAMPLE, tmp_path_factory.mktemp("example"))
+    with pytest.MonkeyPatch.context() as patch:
+        thoroughly(patch)
+        return run_chain(EXAMPLE, tmp_path_factory.mktemp("example"))
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +56,9 @@ def known(example: Run) -> Catalogue:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A small dump's release. Tests only read it."""
     folder = tmp_path_factory.mktemp("small")
-    return run_chain(small_dump(folder), folder / "warehouse")
+    with pytest.MonkeyPatch.context() as patch:
+        thoroughly(patch)
+        return run_chain(small_dump(folder), folder / "warehouse")
 
 
 @pytest.fixture(scope="session")

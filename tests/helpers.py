@@ -221,6 +221,15 @@ def judge_plainly(
     return [Verdict(one, number, holds(one, number)) for one, number in zip(checks, numbers, strict=True)]
 
 
+JUDGE, REFRESH = gates.judge, publish.catalog.refresh
+
+
+def thoroughly(patch: pytest.MonkeyPatch) -> None:
+    """Undo `quickly`, for what is made once and read by tests of all files."""
+    patch.setattr(publish.catalog, "refresh", REFRESH)
+    patch.setattr(gates, "judge", JUDGE)
+
+
 def quickly(patch: pytest.MonkeyPatch) -> None:
     """Judge by the bounds alone and leave the catalog: other tests have Great Expectations and DuckDB."""
     patch.setattr(publish.catalog, "refresh", lambda warehouse, copies: None)

@@ -170,6 +170,7 @@ def test_a_worker_killed_in_every_stage_costs_nothing_on_processes(
     assert_same_release(local.release, run.release)
 
 
+@pytest.mark.proof
 def test_a_straggler_in_every_stage_costs_nothing_but_time(
     events: tuple[Path, Run], folder: Folder, dask_cluster: str
 ) -> None:

@@ -91,13 +91,13 @@ def test_a_runner_makes_the_same_release(events: tuple[Path, Run], folder: Folde
 
 def test_movietweetings_on_dask_are_the_same(example: Run, folder: Folder, dask_cluster: str) -> None:
     run = run_chain(EXAMPLE, folder(), BEAM, "engine.shards=4", f"engine.options={dask_cluster}")
-    assert_same_release(example.release, run.release)
+    assert_same_release(example.release, run.release, but=["gates", "gates.json"])  # judged otherwise
 
 
 @pytest.mark.proof
 def test_movietweetings_are_the_same_on_every_runner(example: Run, folder: Folder, beam_options: str) -> None:
     run = run_chain(EXAMPLE, folder(), BEAM, "engine.shards=5", f"engine.options={beam_options}")
-    assert_same_release(example.release, run.release)
+    assert_same_release(example.release, run.release, but=["gates", "gates.json"])  # judged otherwise
 
 
 # Many reviews
