@@ -373,3 +373,21 @@ def test_duckdb_runs_on_as_many_threads_as_the_rest(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("SIDMILL_CORES", "3")
     with connect() as connection:
         assert connection.sql("select current_setting('threads')").fetchall() == [(3,)]
+
+
+def test_buckets_hold_rows_of_files_with_other_names(tmp_path: Path) -> None:
+    def batch(users: list[int], file: str) -> pa.RecordBatch:
+        times, names = range(len(users), 0, -1), pa.array([file] * len(users)).dictionary_encode()
+        columns = {"user_index": pa.array(users, pa.int32()), "ts": pa.array(times), "source_file": names}
+        return pa.RecordBatch.from_pydict(columns)
+
+    batches = [batch([0, 3, 1], "a"), batch([2, 0, 3], "b"), batch([1, 2], "c")]
+    made = [
+        row
+        for one in sorted_by_user(batches, np.array([2], dtype=np.int32), tmp_path)
+        for row in one.to_pylist()
+    ]
+    assert [(row["user_index"], row["ts"], row["source_file"]) for row in made] == [
+        (0, 2, "b"), (0, 3, "a"), (1, 1, "a"), (1, 2, "c"),
+        (2, 1, "c"), (2, 3, "b"), (3, 1, "b"), (3, 2, "a"),
+    ]  # fmt: skip

@@ -40,13 +40,14 @@ def divided(
         return
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"bucket-{number:05d}.arrow" for number in range(len(firsts) + 1)]
-    writers: list[pa.RecordBatchFileWriter | None] = [None] * len(paths)
+    writers: list[pa.RecordBatchStreamWriter | None] = [None] * len(paths)
     for batch in batches:
         bucket = np.searchsorted(firsts, batch.column("user_index").to_numpy(), side="right")
         for number, rows in parted(batch, bucket):
             writer = writers[number]
             if writer is None:
-                writer = writers[number] = pa.ipc.new_file(paths[number], batch.schema)
+                # A stream, as dictionaries may differ from batch to batch, which a file does not allow.
+                writer = writers[number] = pa.ipc.new_stream(paths[number], batch.schema)
             writer.write_batch(rows)
     for writer in writers:
         if writer is not None:
@@ -54,7 +55,7 @@ def divided(
     for path in paths:
         if path.exists():
             with pa.memory_map(str(path)) as file:
-                yield pa.ipc.open_file(file).read_all()
+                yield pa.ipc.open_stream(file).read_all().unify_dictionaries()
             path.unlink()
 
 
