@@ -149,22 +149,14 @@ def cluster(options: str) -> Engine:
     return BeamEngine(options, attempts=20)
 
 
-def test_a_worker_killed_in_every_stage_costs_nothing_on_dask(
-    events: tuple[Path, Run], folder: Folder, dask_cluster: str
+@pytest.mark.parametrize(
+    "workers", ["dask_cluster", pytest.param("worker_processes", marks=pytest.mark.proof)]
+)
+def test_a_worker_killed_in_every_stage_costs_nothing(
+    events: tuple[Path, Run], folder: Folder, workers: str, request: pytest.FixtureRequest
 ) -> None:
     recipe, local = events
-    engine = Sabotaged(cluster(dask_cluster), folder(), KILLS, sparing=True)
-    run = through(engine, recipe, folder())
-    assert {stage for stage, *_ in engine.done()} >= staged(run) - {"embed_text"}
-    assert_same_release(local.release, run.release)
-
-
-@pytest.mark.proof
-def test_a_worker_killed_in_every_stage_costs_nothing_on_processes(
-    events: tuple[Path, Run], folder: Folder, worker_processes: str
-) -> None:
-    recipe, local = events
-    engine = Sabotaged(cluster(worker_processes), folder(), KILLS, sparing=True)
+    engine = Sabotaged(cluster(request.getfixturevalue(workers)), folder(), KILLS, sparing=True)
     run = through(engine, recipe, folder())
     assert {stage for stage, *_ in engine.done()} >= staged(run) - {"embed_text"}
     assert_same_release(local.release, run.release)

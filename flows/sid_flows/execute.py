@@ -13,8 +13,8 @@ from sid_flows.report import render
 from sid_flows.reporting import reporter
 from sid_pipelines import publish
 from sid_pipelines.ingest import check_rejects
-from sid_pipelines.stage import Resources, Work
-from sid_schemas import DataError, WarehouseError
+from sid_pipelines.stage import Resources, Work, too_little_memory
+from sid_schemas import WarehouseError
 from sid_warehouse import files
 from sid_warehouse.stages import StageOutput
 
@@ -94,9 +94,6 @@ def _refusals(plan: Plan, step: str) -> Iterator[None]:
     try:
         yield
     except duckdb.OutOfMemoryException as error:
-        raise DataError(
-            f"{step}: needs more than [engine] memory = {plan.recipe.engine.memory!r}; raise it "
-            f"({str(error).splitlines()[0]})"
-        ) from error
+        raise too_little_memory(step, plan.recipe.engine.memory, error) from error
     except duckdb.IOException as error:
         raise WarehouseError(f"{plan.warehouse}: {step}: {str(error).splitlines()[0]}") from error

@@ -2,8 +2,7 @@
 
 The rows are those of a whole data set or of a bucket of its users; `clean` judges both by the same functions.
 One byte per row says whether it is there, two integers which user and item it is of, both mapped from disk
-but for a bucket's items, which are in memory; what
-a row holds is read again only for what a step needs.
+but for a bucket's items, which are in memory; what a row holds is read again only for what a step needs.
 """
 
 from collections.abc import Iterator, Sequence

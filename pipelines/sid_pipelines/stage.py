@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sid_schemas import MissingExtraError
+from sid_schemas import DataError, MissingExtraError
 from sid_warehouse import files
 from sid_warehouse.stages import FORMAT, StageDraft, StageOutput
 
@@ -82,6 +82,13 @@ class Stage:
     def key(self, params: Any, parents: Mapping[str, str]) -> str:
         """Give the fingerprint of an output, 16 hex digits."""
         return files.digest({"stage": self.name, **self.identity(params, parents)})[:16]
+
+
+def too_little_memory(step: str, memory: str, error: Exception) -> DataError:
+    """Give what DuckDB cannot do for lack of memory as one line that says what to raise."""
+    return DataError(
+        f"{step}: needs more than [engine] memory = {memory!r}; raise it ({str(error).splitlines()[0]})"
+    )
 
 
 def keyed(params: Any) -> dict[str, Any]:

@@ -22,8 +22,8 @@ import duckdb
 
 import sid_schemas
 from sid_pipelines.sharded.job import Job, Ref, Results, Step, Task
-from sid_pipelines.stage import Resources
-from sid_schemas import DataError, SidmillError, WarehouseError
+from sid_pipelines.stage import Resources, too_little_memory
+from sid_schemas import SidmillError, WarehouseError
 from sid_warehouse import files
 
 DONE, ERRORS = "done.json", "errors"
@@ -60,8 +60,7 @@ def run_task(
             _note(scratch, job, step.name, key, error)
             raise
         except duckdb.OutOfMemoryException as error:
-            short = f"{job}, {step.name}: needs more than [engine] memory = {resources.memory!r}; raise it"
-            told = DataError(f"{short} ({str(error).splitlines()[0]})")
+            told = too_little_memory(f"{job}, {step.name}", resources.memory, error)
             _note(scratch, job, step.name, key, told)
             raise told from error
         shutil.rmtree(spill)
