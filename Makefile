@@ -1,5 +1,6 @@
 # make demo    a real dump to a published release, in .venv
 # make test    lint, types, import rules, tests
+# make docs    the documentation as a site/, every link and anchor checked
 # make proof   everything, the slow proofs included
 # make lock    after a stage's revision was raised: record the new code of its kernel
 
@@ -12,7 +13,7 @@ RECIPE := examples/movietweetings.toml
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: demo install lint test proof lock wheel clean
+.PHONY: demo install lint docs readmes test proof lock wheel clean
 
 demo: .venv/.installed
 	@$(BIN)/sidmill run $(RECIPE)
@@ -31,6 +32,13 @@ lint: .venv/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+docs: .venv/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# What formats write as READMEs, which the documentation quotes: after a format changed its own.
+readmes: .venv/.installed
+	SIDMILL_WRITE_READMES=1 $(BIN)/python -m pytest -q tests/test_trainers.py -k readme_explains
+
 test: lint
 	$(BIN)/python -m pytest -m "not proof" $(SPREAD)
 
@@ -45,4 +53,4 @@ wheel: .venv/.installed
 	$(BIN)/python -m build --wheel --outdir dist .
 
 clean:
-	rm -rf .venv dist warehouse/data
+	rm -rf .venv dist site warehouse/data

@@ -3,90 +3,23 @@
 Each is trained on train events alone and asked for every user's next item: on `valid` while it is chosen, on
 `test` once. It answers with items, best first. What the user has already is left out (in MovieTweetings no
 target is among it), the rest is cut at 10, and Recall@10 and NDCG@10 ask whether and where the one target
-stands there. Equal scores go by item number, so nobody gains by scoring all items alike.
+stands there. Equal scores go by item number, so nobody gains by scoring all items alike. The questions, the
+count and the baselines without torch are those of `sidmill evaluate`; SASRec stands here.
 """
 
 import copy
-import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
-from scipy import sparse
 
 import sidmill
+from sid_pipelines.evaluation.baselines import TUNED, item_knn, popularity
+from sid_pipelines.evaluation.questions import Items, Questions, exam
+from sid_pipelines.evaluation.ranking import Score, Scorer, Scores, measure, rank
 
-K = 10
-Items = npt.NDArray[np.int64]
-Scores = npt.NDArray[np.float64]
-Scorer = Callable[[list[Items]], Scores]  # histories, oldest first -> (n, n_items)
-
-
-@dataclass(frozen=True)
-class Questions:
-    """One for each user: what they had before, oldest first, and the item that came next."""
-
-    histories: list[Items]
-    targets: list[int]
-    n_items: int
-
-
-class Score(NamedTuple):
-    """Recall@10 and NDCG@10, means over users."""
-
-    recall: float
-    ndcg: float
+__all__ = ["Items", "Questions", "Score", "baselines", "measure", "questions", "sasrec", "table"]
 
 
 def questions(release: sidmill.Release, split: str) -> Questions:
     """Give the questions of `valid` or `test`; histories are whole: all events before the target."""
-    sequences = release.table("sequences", ["items"])["items"].to_pylist()
-    rows = release.table(split, ["user_index", "end", "target"]).to_pylist()
-    histories = [np.array(sequences[row["user_index"]][: row["end"]], dtype=np.int64) for row in rows]
-    return Questions(histories, [row["target"] for row in rows], len(release.table("items", ["item_index"])))
-
-
-def measure(answers: Iterable[npt.ArrayLike], asked: Questions) -> Score:
-    """Give Recall@10 and NDCG@10. answers: for each question item numbers, best first, each once at most.
-
-    With one target the best NDCG is 1, and a target at place p, counted from 1, has 1 / log2(p + 1).
-    """
-    gains = []
-    for answer, history, target in zip(answers, asked.histories, asked.targets, strict=True):
-        items = np.asarray(answer)
-        new = items[~np.isin(items, history)][:K]
-        gains.append(sum(1 / math.log2(place + 2) for place in np.flatnonzero(new == target)))
-    return Score(float(np.mean(np.array(gains) > 0)), float(np.mean(gains)))
-
-
-def rank(scorer: Scorer, asked: Questions) -> Iterable[Items]:
-    """Give all items for each question, best first."""
-    return iter(np.argsort(-scorer(asked.histories), axis=1, kind="stable"))
-
-
-def popularity(train: list[Items], n_items: int) -> Scorer:
-    """Score an item by its events, whoever asks."""
-    counts = np.bincount(np.concatenate(train), minlength=n_items).astype(float)
-    return lambda histories: np.tile(counts, (len(histories), 1))
-
-
-def item_knn(train: list[Items], n_items: int, *, shrink: float = 0, decay: float = 1) -> Scorer:
-    """Score an item by the sum of its cosines to the items of the history, which are of users in common.
-
-    shrink: added to each denominator, so that two items with few users are not taken for twins. decay: the
-    weight of an event against the one after it.
-    """
-    users = np.repeat(np.arange(len(train)), [len(items) for items in train])
-    matrix = sparse.csr_array((np.ones(len(users)), (users, np.concatenate(train))), (len(train), n_items))
-    matrix.data[:] = 1  # however often
-    together = (matrix.T @ matrix).toarray()
-    norms = np.sqrt(np.maximum(together.diagonal(), 1))
-    cosines = together / (np.outer(norms, norms) + shrink)
-    return lambda histories: np.stack(
-        [decay ** np.arange(len(one))[::-1] @ cosines[one] for one in histories]
-    )
+    return exam(release, split).asked
 
 
 def sasrec(
@@ -172,11 +105,11 @@ def sasrec(
 def baselines(release: sidmill.Release, *, seed: int = 0) -> dict[str, Score]:
     """Train all on a release, and measure them on test."""
     valid, test = questions(release, "valid"), questions(release, "test")
-    train, n = valid.histories, valid.n_items  # what is before the valid target is what is in train
+    train, n = exam(release, "valid").train, valid.n_items
     scorers = {
         "popularity": popularity(train, n),
         "item-kNN": item_knn(train, n),
-        "item-kNN, tuned on valid": item_knn(train, n, shrink=40, decay=0.6),
+        "item-kNN, tuned on valid": item_knn(train, n, **TUNED),
         "SASRec": sasrec(valid, seed=seed),
     }
     return {name: measure(rank(scorer, test), test) for name, scorer in scorers.items()}

@@ -7,11 +7,15 @@ from typing import Annotated
 
 import typer
 
-from sid_schemas import RecipeError, SidmillError
-from sidmill import __version__
+from sid_schemas import RecipeError
+from sidmill import __version__, completing
 from sidmill.console import say
+from sidmill.grouping import Commands, StoppedError
+
+__all__ = ["StoppedError", "app"]  # further names here are the arguments and options
 
 app = typer.Typer(
+    cls=Commands,
     help="Raw dumps in, versioned semantic IDs out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -19,14 +23,13 @@ app = typer.Typer(
 )
 
 
-class StoppedError(SidmillError):
-    """Ctrl-C."""
-
-    exit_code = 130
-
-
 RecipeArg = Annotated[Path, typer.Argument(help="the recipe, a TOML file")]
-RefArg = Annotated[str, typer.Argument(help="a release: DATASET (the latest), DATASET@vN or DATASET@TAG")]
+RefArg = Annotated[
+    str,
+    typer.Argument(
+        help="a release: DATASET (the latest), DATASET@vN or DATASET@TAG", autocompletion=completing.refs
+    ),
+]
 WarehouseOpt = Annotated[
     str | None,
     typer.Option(
@@ -40,8 +43,14 @@ SetOpt = Annotated[
     typer.Option("--set", help="override a key, as in tokenize.seed=2; repeatable"),
 ]
 EngineOpt = Annotated[
-    str | None, typer.Option("--engine", help="local or beam: what runs the stages, as engine.kind")
+    str | None,
+    typer.Option(
+        "--engine",
+        help="local or beam: what runs the stages, as engine.kind",
+        autocompletion=completing.engines,
+    ),
 ]
+UntilOpt = Annotated[str | None, typer.Option(help="stop after this stage", autocompletion=completing.stages)]
 BeamOpt = Annotated[
     str | None,
     typer.Option(

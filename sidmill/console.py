@@ -4,7 +4,8 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -15,11 +16,12 @@ from rich.progress import (
     SpinnerColumn,
     TaskID,
     TextColumn,
-    TimeRemainingColumn,
+    TimeElapsedColumn,
 )
 from rich.table import Table
 from rich.text import Text
 
+from sid_flows import json_lines
 from sid_flows.reporting import LineReporter
 
 # Wide enough in a log that lines are never cut; a terminal has its own width.
@@ -36,7 +38,11 @@ def say(line: str = "") -> None:
 
 def complain(message: str) -> None:
     """Print an error to standard error, in one line."""
-    print("sidmill: " + _harmless(" ".join(message.split())), file=sys.stderr)
+    line = " ".join(message.split())
+    if json_lines.wanted():
+        json_lines.write("error", line, level="ERROR")
+    else:
+        print("sidmill: " + _harmless(line), file=sys.stderr)
 
 
 def _harmless(text: str) -> str:
@@ -78,6 +84,19 @@ def _show(value: Any) -> str:
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
+@contextmanager
+def working(what: str, *, json: bool) -> Iterator[None]:
+    """Show on a terminal that something is under way, and for how long; elsewhere nothing."""
+    if json or not sys.stdout.isatty():
+        yield
+        return
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=OUT, transient=True
+    ) as shown:
+        shown.add_task(what, total=None)
+        yield
+
+
 class PlainReporter(LineReporter):
     """Lines on standard output."""
 
@@ -98,8 +117,7 @@ class BarReporter(PlainReporter):
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[pace]}"),  # rich's own knows no time left where steps take long
             console=OUT,
             transient=True,
         )
@@ -108,19 +126,24 @@ class BarReporter(PlainReporter):
 
     def started(self, stage: str) -> None:
         """Show the stage."""
-        self._task = self._bars.add_task(stage, total=None, rate="")
+        super().started(stage)
+        self._task = self._bars.add_task(stage, total=None, pace="")
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Move the bar."""
         if self._task is not None:
-            elapsed = next(task.elapsed for task in self._bars.tasks if task.id == self._task)
-            rate = f"{done / elapsed:,.0f}/s" if elapsed else ""
-            self._bars.update(self._task, completed=done, total=total, rate=rate)
+            pace = self.pace(done, total)
+            self._bars.update(self._task, completed=done, total=total or None, pace=pace)
 
-    def finished(self, stage: str, summary: str, seconds: float) -> None:
+    def finished(self, stage: str, summary: str, seconds: float, *, rows: int = 0, key: str = "") -> None:
         """Take the bar away and leave the line."""
         self._clear()
-        super().finished(stage, summary, seconds)
+        super().finished(stage, summary, seconds, rows=rows, key=key)
+
+    def retrying(self, stage: str, attempt: int, seconds: float, why: str) -> None:
+        """Take the bar away, which the next attempt shows anew, and leave the line."""
+        self._clear()
+        super().retrying(stage, attempt, seconds, why)
 
     def close(self) -> None:
         """Give the terminal back."""

@@ -2,6 +2,7 @@ import gzip
 import os
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from clusters import beam_options, dask_cluster, worker_pool, worker_processes  # noqa: F401 (fixtures)
 from helpers import EXAMPLE, Run, quickly, run_chain, searched_dump, small_dump, thoroughly
 from hypothesis import settings
+from operated import built, operated, place, warned, worker  # noqa: F401 (fixtures)
 
 from sid_pipelines.catalogue import catalogue_of
 from sid_pipelines.collaborative import model_named
@@ -17,6 +19,7 @@ from sid_pipelines.stage import Resources, Work
 from sid_pipelines.vectors import read_vectors
 from sid_tokenizers import Catalogue
 from sid_tokenizers.base import Vectors
+from sid_warehouse import locks
 
 EXIT = pytest.StashKey[int]()
 
@@ -25,12 +28,31 @@ settings.register_profile("ours", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("ours")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def unsynced() -> Iterator[None]:
+    """Leave it to the kernel when files reach the disk: it takes a third of a chain's time.
+
+    Nothing here has to outlive a power cut, and a process that is killed loses nothing by it.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Run]) -> Run:
+    """Make a run in a folder that all processes of a test run share: the others find its stages done."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with locks.alone(folder / ".making"):
+        return make(folder)
+
+
 @pytest.fixture(scope="session")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The example recipe on the real dump, run once, in this process. Tests only read it."""
     with pytest.MonkeyPatch.context() as patch:
         thoroughly(patch)
-        return run_chain(EXAMPLE, tmp_path_factory.mktemp("example"))
+        return made_once(tmp_path_factory, "example", lambda folder: run_chain(EXAMPLE, folder / "w"))
 
 
 @pytest.fixture(scope="session")
@@ -55,19 +77,27 @@ def known(example: Run) -> Catalogue:
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A small dump's release. Tests only read it."""
-    folder = tmp_path_factory.mktemp("small")
     with pytest.MonkeyPatch.context() as patch:
         thoroughly(patch)
-        return run_chain(small_dump(folder), folder / "warehouse")
+        return made_once(
+            tmp_path_factory, "small", lambda folder: run_chain(*dumped(folder, small_dump, "warehouse"))
+        )
 
 
 @pytest.fixture(scope="session")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A small release with queries, sessions and lists as shown. Tests only read it."""
-    folder = tmp_path_factory.mktemp("searched")
     with pytest.MonkeyPatch.context() as patch:
         quickly(patch)
-        return run_chain(searched_dump(folder), folder / "w")
+        return made_once(
+            tmp_path_factory, "searched", lambda folder: run_chain(*dumped(folder, searched_dump, "w"))
+        )
+
+
+def dumped(folder: Path, write: Callable[[Path], Path], warehouse: str) -> tuple[Path, Path]:
+    """Write a dump where it does not lie yet, its recipe last; give recipe and warehouse."""
+    recipe = folder / "recipe.toml"
+    return (recipe if recipe.exists() else write(folder)), folder / warehouse
 
 
 @pytest.fixture

@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,24 @@ def sidmill(*arguments: str, check: bool = True, **options: Any) -> subprocess.C
     if check and done.returncode:
         raise AssertionError(f"{arguments} gave {done.returncode}:\n{done.stdout}\n{done.stderr}")
     return done
+
+
+def inside(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run the command in this process, as `sidmill` does in one of its own, whose imports take a second."""
+    from sidmill import cli
+
+    printed, complained, status = StringIO(), StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(complained):
+        for name in os.environ.keys() - environment().keys():
+            patch.delenv(name)
+        patch.setattr(sys, "argv", ["sidmill", *arguments])
+        try:
+            cli.main()
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    if check and status:
+        raise AssertionError(f"{arguments} gave {status}:\n{printed.getvalue()}\n{complained.getvalue()}")
+    return subprocess.CompletedProcess(arguments, status, printed.getvalue(), complained.getvalue())
 
 
 def environment() -> dict[str, str]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Run, judge_plainly, run_append, run_chain
+from helpers import Run, quickly, run_append, run_chain
 
 from sid_flows.append import plan_append
-from sid_pipelines import drift, gates
+from sid_pipelines import drift
 from sid_pipelines.fusion import load_fusion
 from sid_pipelines.kcore import k_core
 from sid_schemas import DataError, GateRefusedError, RecipeError, WarehouseError
@@ -23,8 +23,9 @@ DUMPS = ("base", "delta1", "delta2")
 
 
 @pytest.fixture(autouse=True)
-def plain_judge(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gates, "judge", judge_plainly)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the module's releases, `by_time` among them, go to Great Expectations and the catalog."""
+    quickly(monkeypatch)
 
 
 def write_recipe(folder: Path, ratings: list[str], movies: list[str], more: str = "") -> Path:

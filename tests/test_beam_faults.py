@@ -17,6 +17,7 @@ from toys import Toy, assert_same_results, expected, leftovers, run_toys, runs, 
 
 from sid_pipelines.beam import BeamEngine
 from sid_pipelines.beam.waiting import until_done
+from sid_pipelines.sharded import committed
 from sid_pipelines.sharded.committed import DONE, noted_error, run_task
 from sid_pipelines.sharded.job import Job, Ref, Step, Task
 from sid_pipelines.stage import Resources
@@ -149,9 +150,14 @@ def truncate(path: Path) -> None:
     [("deal/00001/3.txt", "add"), ("add/00002/sum.txt", "share"), ("tell/all/all.txt", "share")],
 )
 def test_a_damaged_file_is_made_again(
-    tmp_path: Path, harm: Callable[[Path], None], damaged: str, readers: str
+    tmp_path: Path,
+    harm: Callable[[Path], None],
+    damaged: str,
+    readers: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where the last step is not done yet, its files are checked, those too that were handed on."""
+    monkeypatch.setattr(committed, "PAUSES", (0.001,))  # no network file system shows its files late here
     plain, place = expected(tmp_path), tmp_path / "ours"
     job, engine = toy_job(tmp_path / "numbers", Toy(tmp_path / "marks")), Counting(IN_MEMORY)
     run_toys(engine, job, place)

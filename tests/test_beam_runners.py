@@ -9,6 +9,7 @@ from apache_beam.internal import pickler
 from apache_beam.options.pipeline_options import PortableOptions
 from apache_beam.portability.api import beam_runner_api_pb2 as api
 from apache_beam.runners.portability.portable_runner import PortableRunner
+from clusters import IN_MEMORY
 from helpers import Run, run_chain, sidmill, small_dump
 from sharding import assert_same, by_shards
 
@@ -182,11 +183,11 @@ def test_the_command_runs_on_beam_and_stays_quiet(small: Run, tmp_path: Path) ->
     recipe = small_dump(tmp_path)
     done = sidmill(
         "run", str(recipe), "--until", "clean", "-w", str(tmp_path / "w"),
-        "--engine", "beam", "--beam-options", "--direct_num_workers=2",
+        "--engine", "beam", "--beam-options", IN_MEMORY,  # test_beam_faults.py has quiet processes
     )  # fmt: skip
     assert done.stderr == ""
     assert "stopped after clean" in done.stdout
-    local = run_chain(recipe, tmp_path / "w")  # takes what the cluster made
+    local = run_chain(recipe, tmp_path / "w", until="clean")  # takes what the cluster made
     assert local.outputs["clean"].manifest["engine"] == {"kind": "beam", "runner": "FnApiRunner", "shards": 0}
     assert_same(small.outputs["clean"], local.outputs["clean"])
     assert not list((tmp_path / "w/scratch").rglob("*.*"))

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import EXAMPLE, Run, environment, sidmill
+from helpers import EXAMPLE, Run, environment, quickly, run_chain, sidmill
 
 from sid_pipelines.chain import STEPS
 from sid_warehouse.reader import Warehouse
@@ -67,7 +67,7 @@ def test_prefect_kept_the_run_and_its_server_is_gone(built: tuple[Path, str]) ->
     command = [sys.executable, "-c", code, str(warehouse / "_prefect" / "prefect.db")]
     flows, tasks = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert flows == f"[('{EXAMPLE}', 'COMPLETED')]"
-    assert tasks == f"[({len(RUN)},)]"
+    assert tasks == f"[({len(RUN) + 1},)]"  # and the plan
     wait_until_no_server_is_left(warehouse)
 
 
@@ -130,8 +130,14 @@ def test_a_run_killed_in_the_middle_goes_on_where_it_stopped(tmp_path: Path, bui
     assert Warehouse(tmp_path).releases() == []
     assert not (tmp_path / "catalog.duckdb").exists()
     wait_until_no_server_is_left(tmp_path)
-    lines = stage_lines(sidmill("run", str(EXAMPLE), "--warehouse", str(tmp_path)).stdout)
-    assert [stage for stage, line in lines.items() if "reused" in line] == [
+    done = sidmill("run", str(EXAMPLE), "--warehouse", str(tmp_path), "--log", "json", "--json")
+    told = json.loads(done.stdout)
+    assert (told["status"], told["version"]) == ("published", 1)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {line["dataset"] for line in lines} == {"movietweetings"}
+    ended = [line["stage"] for line in lines if line["event"] == "finished"]
+    assert ended == ["embed text", "tokenize", "collisions", "gates", "publish"]
+    assert [line["stage"] for line in lines if line["event"] == "reused"] == [
         "ingest",
         "clean",
         "split",
@@ -145,7 +151,14 @@ def test_a_run_killed_in_the_middle_goes_on_where_it_stopped(tmp_path: Path, bui
     assert resumed.table("sids").equals(whole.table("sids"))
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.proof),  # test_operate_parts.py, without Prefect
+    ],
+)
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path, number: signal.Signals, code: int) -> None:
     command = [sys.executable, "-m", "sidmill", "run", str(EXAMPLE), "--warehouse", str(tmp_path)]
     pipe = subprocess.PIPE
 
@@ -158,10 +171,14 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     assert running.stdout
     # While torch is being imported, library code may swallow the signal; so wait for the first vectors.
     assert any(line.startswith("embed") and " of " in line for line in running.stdout)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(number)
     _, errors = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert errors == "sidmill: stopped; finished stages are kept, run the same command to go on\n"
+    assert running.returncode == code
+    said, again = errors.rstrip("\n").split(", go on with: ")
+    assert said == "sidmill: stopped; finished stages are kept"
+    assert shlex.split(again)[-4:] == ["run", str(EXAMPLE), "--warehouse", str(tmp_path)]
+    assert not list(tmp_path.rglob(".tmp-*"))
+    wait_until_no_server_is_left(tmp_path)
 
 
 def shuffled(source: Path, seed: int) -> None:
@@ -170,12 +187,14 @@ def shuffled(source: Path, seed: int) -> None:
     source.write_bytes(b"".join(lines))
 
 
-def test_shuffled_rows_give_every_item_the_same_sid(plain_dump: Path, built: tuple[Path, str]) -> None:
+def test_shuffled_rows_give_every_item_the_same_sid(
+    plain_dump: Path, example: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quickly(monkeypatch)
     for name in ("ratings.dat", "movies.dat"):
         shuffled(plain_dump / "data/movietweetings-50k" / name, seed=7)
-    sidmill("run", str(plain_dump / "recipe.toml"), "--warehouse", str(plain_dump / "w"))
-    one = Warehouse(built[0]).release("movietweetings@v1")
-    two = Warehouse(plain_dump / "w").release("movietweetings")
+    one = example.release
+    two = run_chain(plain_dump / "recipe.toml", plain_dump / "w").release
     for table in (
         "sids",
         "sid_to_items",

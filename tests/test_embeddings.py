@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, Run, judge_plainly, run_chain, sidmill, small_dump
+from helpers import ROOT, Run, inside, judge_plainly, run_chain, small_dump
 
 from sid_flows.plan import make_plan
 from sid_flows.recipe import load_recipe
@@ -80,7 +80,7 @@ def test_what_was_embedded_first_is_the_text_of_items(fused: Run) -> None:
 
 def test_sql_finds_every_embedding(fused: Run) -> None:
     query = "select len(vector) from small.embeddings_titles limit 1"
-    asked = sidmill("sql", query, "--warehouse", str(fused.plan.warehouse))
+    asked = inside("sql", query, "--warehouse", str(fused.plan.warehouse))
     assert asked.stdout.split() == ["len(vector)", "8"]
 
 

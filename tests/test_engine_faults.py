@@ -21,6 +21,7 @@ from engines import BEAM, FREE_OF_DISK, assert_same_release, events_dump
 from helpers import Run, environment, quickly, run_chain
 from saboteur import KILLS, Doubled, Sabotaged
 
+from sid_pipelines.sharded import committed
 from sid_pipelines.sharded.inline import Inline
 from sid_pipelines.sharded.job import Engine
 from sid_schemas import SidmillError
@@ -87,7 +88,10 @@ def test_two_runs_of_one_recipe_at_once_make_one_release(events: tuple[Path, Run
 
 
 @pytest.mark.parametrize("kind", ["refused", "spoilt"])
-def test_what_a_bad_disk_spoils_is_made_again(events: tuple[Path, Run], folder: Folder, kind: str) -> None:
+def test_what_a_bad_disk_spoils_is_made_again(
+    events: tuple[Path, Run], folder: Folder, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committed, "PAUSES", (0.001,))  # no network file system shows its files late here
     recipe, local = events
     engine = Sabotaged(Doubled(4), folder(), [kind])
     run = through(engine, recipe, folder())

@@ -17,7 +17,7 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 
 import pytest
-from helpers import sidmill
+from helpers import inside
 from typer.testing import CliRunner
 
 from sid_pipelines import download, fetch, public_dumps
@@ -531,10 +531,10 @@ def test_the_menu_lists_all_and_folds_families() -> None:
 
 def test_the_command_lists_without_and_with_json() -> None:
     for arguments in ((), ("--list",)):
-        printed = sidmill("fetch", *arguments).stdout
+        printed = inside("fetch", *arguments).stdout
         assert "ml-25m" in printed
         assert "amazon-2018/..." in printed
-    rows = json.loads(sidmill("fetch", "--list", "goodreads", "--json").stdout)
+    rows = json.loads(inside("fetch", "--list", "goodreads", "--json").stdout)
     assert len(rows) == 8
     assert rows[0]["files"][0]["urls"]
 
@@ -546,7 +546,7 @@ def test_the_command_fails_in_one_line(tmp_path: Path) -> None:
         (["yelp", "--to", str(tmp_path)], 1, "no public URL"),
         (["ml-1m", "--to", str(tmp_path), "--mirror", "ftp://x"], 2, "expected http, https, file or a path"),
     ):
-        done = sidmill("fetch", *arguments, check=False)
+        done = inside("fetch", *arguments, check=False)
         assert (done.returncode, done.stderr.count("\n"), done.stdout) == (code, 1, "")
         assert words in done.stderr
 

@@ -1,8 +1,10 @@
 """How lines become fields: each line for itself, whatever stands beside it."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pytest
 from helpers import run_chain
@@ -18,30 +20,38 @@ PLAIN = Json({"a": "$.a", "n": "$.n"}, types={"n": pa.float64()})
 ANY = Json({"a": "$.a", "n": "$.n"})
 
 
-def read(form: Form, folder: Path, lines: list[str]) -> list[tuple[object, ...]]:
+@pytest.fixture(scope="module")
+def database() -> Iterator[duckdb.DuckDBPyConnection]:
+    """One connection for all: to open one takes longer than to read some lines."""
+    with connect() as connection:
+        yield connection
+
+
+def read(
+    database: duckdb.DuckDBPyConnection, form: Form, folder: Path, lines: list[str]
+) -> list[tuple[object, ...]]:
     path = folder / "lines"
     path.write_bytes("".join(f"{line}\n" for line in lines).encode())
-    with connect() as connection:
-        return [
-            row
-            for relation in form.relations(connection, LineReader(path))
-            for row in connection.sql(f"select * exclude (raw) from ({relation.sql})").fetchall()
-        ]
+    return [
+        row
+        for relation in form.relations(database, LineReader(path))
+        for row in database.sql(f"select * exclude (raw) from ({relation.sql})").fetchall()
+    ]
 
 
 CELL = st.text(st.sampled_from('xy,"\r \\'), max_size=8)
 
 
-@settings(max_examples=40)  # each opens a DuckDB
+@settings(max_examples=40)
 @given(lines=st.lists(CELL, min_size=1, max_size=8))
 def test_a_csv_line_is_read_alike_alone_and_among_others(
-    lines: list[str], tmp_path_factory: pytest.TempPathFactory
+    database: duckdb.DuckDBPyConnection, lines: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("csv")
     lines = [line.removesuffix("\r") for line in lines]
-    together = read(TWO, folder, lines)
+    together = read(database, TWO, folder, lines)
     assert [row[0] for row in together] == list(range(1, len(lines) + 1))
-    alone = [read(TWO, folder, [line])[0] for line in lines]
+    alone = [read(database, TWO, folder, [line])[0] for line in lines]
     assert [row[1:] for row in together] == [row[1:] for row in alone]
 
 
@@ -67,21 +77,23 @@ def number(text: object) -> object:
         return text
 
 
-@settings(max_examples=40)  # each opens a DuckDB
+@settings(max_examples=40)
 @given(lines=st.lists(LINE, min_size=1, max_size=12))
 def test_arrow_and_duckdb_read_the_same_json(
-    lines: list[str], tmp_path_factory: pytest.TempPathFactory
+    database: duckdb.DuckDBPyConnection, lines: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("json")
-    fast = [(row, a, number(n), bool(problem)) for row, a, n, problem in read(PLAIN, folder, lines)]
-    slow = [(row, a, number(n), bool(problem)) for row, a, n, problem in read(ANY, folder, lines)]
+    fast = [(row, a, number(n), bool(problem)) for row, a, n, problem in read(database, PLAIN, folder, lines)]
+    slow = [(row, a, number(n), bool(problem)) for row, a, n, problem in read(database, ANY, folder, lines)]
     assert fast == slow
 
 
-def test_a_key_that_stands_twice_is_told_however_it_is_spelled(tmp_path: Path) -> None:
+def test_a_key_that_stands_twice_is_told_however_it_is_spelled(
+    database: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
     lines = ['{"a":"1","a":"2"}', '{"a":"1","\\u0061":"2"}', '\t{"a":"\\u0061"}']
     for form in (PLAIN, ANY):
-        problems = [row[-1] for row in read(form, tmp_path, lines)]
+        problems = [row[-1] for row in read(database, form, tmp_path, lines)]
         assert problems == ["expected every key once, got 'a' twice"] * 2 + [None]
 
 

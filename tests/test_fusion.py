@@ -743,14 +743,20 @@ def quality() -> Any:
 def real_inputs(
     quality: Any, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
-    """MiniLM's and PPMI-SVD's vectors of one data set."""
+    """MiniLM's and PPMI-SVD's vectors of one data set; those of MovieTweetings' texts are the example's."""
     pytest.importorskip("sentence_transformers")
     if not quality.DATA[request.param][1].is_dir():
         pytest.skip(f"the dump is not there: {quality.DATA[request.param][1]}")
     quality.CACHE = tmp_path_factory.mktemp("cache")
     data = quality.known(request.param)
     inputs = quality.Inputs(data)
-    inputs.add("text", "text", quality.text_vectors(data), np.ones(len(data.ids), dtype=bool))
+    if request.param == "movietweetings":
+        items = request.getfixturevalue("example").outputs["clean"].read("items_clean")
+        assert items["item_id"].to_pylist() == data.ids
+        texts = request.getfixturevalue("real")
+    else:
+        texts = quality.text_vectors(data)
+    inputs.add("text", "text", texts, np.ones(len(data.ids), dtype=bool))
     inputs.add("ppmi-svd", "collaborative", *quality.collaborative_vectors(data, "ppmi-svd"))
     return inputs
 

@@ -4,6 +4,7 @@ Training is cut short here, and MovieLens 100K, which may not be redistributed, 
 every preset runs as it stands. What a scheme is to show of its paper is in the test of the scheme.
 """
 
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One warehouse for all, so that what presets have in common is made once."""
-    return tmp_path_factory.mktemp("presets")
+def warehouse(example: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One warehouse for all, so that what presets have in common is made once; with the example's vectors."""
+    folder = tmp_path_factory.mktemp("presets")
+    shutil.copytree(example.plan.warehouse / "cache", folder / "cache")
+    return folder
 
 
 def is_movielens(recipe: Path) -> bool:

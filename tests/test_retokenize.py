@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 from fabricated import CODERS, fit
-from helpers import Run, sidmill
+from helpers import Run, inside
 from hypothesis import given
 from hypothesis import strategies as st
 from test_tokenizers import grid, make
 
 from sid_flows.execute import execute, finish
 from sid_flows.plan import Plan
-from sid_flows.report_changes import churn as churn_section
-from sid_flows.report_changes import verdicts
+from sid_flows.report.changes import churn as churn_section
+from sid_flows.report.changes import verdicts
 from sid_flows.retokenize import plan_retokenize
 from sid_schemas import DataError, RecipeError
 from sid_tokenizers import RQKMeans, Tokenizer, load
@@ -338,13 +338,13 @@ def test_the_diff_command(place: Path, small: Run, both: Both) -> None:
     release = both["unmatched"][1]
     found = compare(small.release, release, shown=None)
     arguments = ("diff", "small@v1", release.ref, "-w", str(place / "warehouse"))
-    done = sidmill(*arguments, "--json", "--all", "--exit-code", check=False)
+    done = inside(*arguments, "--json", "--all", "--exit-code", check=False)
     assert json.loads(done.stdout) == json.loads(json.dumps(found))
     moved = found["sids"]["moved"]
     assert moved == len(found["sids"]["examples"]) > 0
     assert done.returncode == 1
     kept = found["sids"]["kept"]
     assert f"{moved} of {kept} items in both moved to another SID." in list(verdicts(found))
-    told = sidmill("diff", "small@v1", both["matched"][1].ref, "--exit-code", *arguments[3:])
+    told = inside("diff", "small@v1", both["matched"][1].ref, "--exit-code", *arguments[3:])
     assert "tokenize.seed" in told.stdout
     assert f"No SID moved of the {kept} items in both." in told.stdout  # on so few items, all can be matched

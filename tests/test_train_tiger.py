@@ -1,6 +1,5 @@
 """The example that trains a T5 on a release, and what stands beside it: known answers, and a slow twin."""
 
-import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,8 +15,12 @@ sys.path.append(str(ROOT / "examples"))
 
 import baselines
 import train_tiger
-from baselines import Questions, Score, item_knn, measure, popularity, rank, sasrec, table
+from baselines import Questions, Score, measure, sasrec, table
 from train_tiger import Data, Settings, answers, main, network, run
+
+from sid_pipelines.evaluation.baselines import popularity
+from sid_pipelines.evaluation.ranking import rank
+from sid_pipelines.probes import Lists
 
 TINY = Settings(epochs=2, width=16, layers=1, history=3, batch_size=16, beams=16, check_every=1)
 
@@ -34,47 +37,7 @@ def asked(*pairs: tuple[list[int], int], n_items: int = 30) -> Questions:
     return Questions([np.array(history) for history, _ in pairs], [target for _, target in pairs], n_items)
 
 
-# What all are measured with
-
-
-@pytest.mark.parametrize(
-    ("answer", "gain"),
-    [
-        ([7, 1, 2], 1.0),
-        ([1, 2, 7], 0.5),  # place 3: 1 / log2(4)
-        ([0, 1, 7], 1 / math.log2(3)),  # 0 is of the history, so 7 is at place 2
-        ([*range(8, 17), 7, 18], 1 / math.log2(11)),  # place 10
-        ([*range(8, 18), 7], 0.0),  # place 11
-        ([0, *range(8, 17), 7], 1 / math.log2(11)),
-        ([1, 2, -1, -1], 0.0),  # a beam that found no more
-        ([], 0.0),
-    ],
-)
-def test_a_known_place_has_its_gain(answer: list[int], gain: float) -> None:
-    score = measure([answer], asked(([0, 3], 7)))
-    assert score == pytest.approx(Score(float(gain > 0), gain))
-
-
-def test_scores_are_means_over_users() -> None:
-    both = asked(([0], 7), ([0], 8), ([0], 9), ([0], 10))
-    assert measure([[7], [8, 1], [1, 2, 9], [1]], both) == pytest.approx(Score(0.75, 2.5 / 4))
-
-
-def test_equal_scores_go_by_item_number_and_not_by_target() -> None:
-    level = asked(([0], 10), ([0], 11))
-    everything = measure(rank(lambda histories: np.zeros((len(histories), 30)), level), level)
-    assert everything == pytest.approx(
-        Score(0.5, 0.5 / math.log2(11))
-    )  # 10 is tenth among 1 to 29, 11 is not
-
-
-def test_popularity_and_item_knn_are_counted_by_hand() -> None:
-    train = [np.array(items) for items in ([0, 1], [0, 1], [0, 2], [3])]
-    assert popularity(train, 5)([train[0]]).tolist() == [[3, 2, 1, 1, 0]]
-    (scores,) = item_knn(train, 5)([np.array([1])])
-    assert scores == pytest.approx([2 / math.sqrt(6), 1, 0, 0, 0])
-    (scores,) = item_knn(train, 5, shrink=1, decay=0.5)([np.array([2, 1])])
-    assert scores[0] == pytest.approx(0.5 / (math.sqrt(3) + 1) + 2 / (math.sqrt(6) + 1))
+# What stands beside it
 
 
 def test_sasrec_learns_which_item_follows_which() -> None:
@@ -161,7 +124,9 @@ def test_the_command_prints_one_table(
     monkeypatch.setattr(train_tiger, "Settings", lambda **given: replace(TINY, **given))
     monkeypatch.setattr(train_tiger.Settings, "epochs", 2, raising=False)
     monkeypatch.setattr(train_tiger.Settings, "seed", 0, raising=False)
-    monkeypatch.setattr(baselines, "sasrec", lambda valid, seed: popularity(valid.histories, valid.n_items))
+    monkeypatch.setattr(
+        baselines, "sasrec", lambda valid, seed: popularity(Lists.of(valid.histories), valid.n_items)
+    )
     folder = small.release.folder.parents[2]
     main(["--warehouse", str(folder), "--release", "small", "--epochs", "1", "--baselines"])
     said = capsys.readouterr().out

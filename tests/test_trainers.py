@@ -16,6 +16,7 @@ import pytest
 from helpers import ROOT, Run, odd_dump, quickly, run_append, run_chain, small_dump
 from typer.testing import CliRunner
 
+from handbook.places import READMES
 from sid_pipelines.exports.tables import MARK
 from sid_pipelines.trainers import TRAINERS, Feed, Folder, Format
 from sid_pipelines.trainers import feed as trainers_feed
@@ -88,6 +89,11 @@ def test_the_readme_explains_every_file(form: Format, fitting: Mapping[str, Rele
         assert one.file == README or f"`{one.file}`" in readme, one.file
     assert form.trainer in readme
     assert fitting[form.name].ref in readme
+    # The documentation quotes it: `make readmes` records it anew where a format says something else.
+    told, quoted = readme.partition(". Settings: ")[2].partition("\n")[2], READMES / f"{form.name}.md"
+    if "SIDMILL_WRITE_READMES" in os.environ:
+        quoted.write_text(told.rpartition("\n\n`sidmill-export.json`")[0].strip() + "\n", encoding="utf-8")
+    assert quoted.read_text(encoding="utf-8").strip() in told
     assert not [path for path in tmp_path.iterdir() if path.name != "to"]  # nothing half made is left
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from helpers import Run, judge_plainly, more_dump, run_append, run_chain, small_dump, swapped
+from helpers import Run, judge_plainly, more_dump, quickly, run_append, run_chain, small_dump, swapped
 
 from sid_pipelines import users
 from sid_pipelines.collaborative.events import TrainEvents
@@ -42,6 +42,11 @@ def made(outputs: Mapping[str, StageOutput], folder: Path, params: UsersParams) 
     with StageStore(folder, "d").write("users", "0", {}) as draft:
         outcome = users.run(Work(params, inputs, draft, Resources(), lambda done, total: None))
         return draft.commit(outcome.facts, outcome.summary)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    quickly(monkeypatch)
 
 
 @pytest.fixture(scope="module")

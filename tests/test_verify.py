@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import Run, environment, more_dump, run_append, sidmill
+from helpers import Run, environment, inside, more_dump, run_append
 
 from sid_pipelines.recheck import Rechecked, deviations, holds, recheck
 from sid_schemas import Check, WarehouseError
@@ -361,19 +361,19 @@ def test_a_promise_to_the_base_is_measured_where_the_base_is(appended: Path, tmp
 def test_the_command_names_file_and_bytes_and_fails(small: Run, tmp_path: Path) -> None:
     folder = tmp_path / "w/releases/small/v1"
     shutil.copytree(small.release.folder, folder)
-    said = sidmill("verify", "small", "-w", str(tmp_path / "w")).stdout
+    said = inside("verify", "small", "-w", str(tmp_path / "w")).stdout
     n = len(small.release.record["gates"])
     assert said.endswith(
         f"files match their SHA-256, their schemas hold, {n} gate checks measure as before\n"
     )
     rewrite(folder, "test", swap("start", "end"))
-    quick = json.loads(sidmill("verify", "small", "--quick", "--json", "-w", str(tmp_path / "w")).stdout)
+    quick = json.loads(inside("verify", "small", "--quick", "--json", "-w", str(tmp_path / "w")).stdout)
     assert (quick["intact"], quick["checks"], quick["findings"]) == (True, 0, [])
-    done = sidmill("verify", "small", "-w", str(tmp_path / "w"), check=False)
+    done = inside("verify", "small", "-w", str(tmp_path / "w"), check=False)
     assert done.returncode == 1
     assert "v1/test: " in done.stderr
     flip(folder / "sids/part-00000.parquet", 50)
-    done = sidmill("verify", "small@v1", "--json", "-w", str(tmp_path / "w"), check=False)
+    done = inside("verify", "small@v1", "--json", "-w", str(tmp_path / "w"), check=False)
     assert done.returncode == 1
     told = json.loads(done.stdout)
     assert [finding["file"] for finding in told["findings"]] == ["sids/part-00000.parquet"]

@@ -1,40 +1,20 @@
-"""The Prefect flows: every stage a task, from raw dump to release. The only module that imports Prefect.
+"""The Prefect flows that make releases, from raw dump or from a release. release_flows.py has the others.
 
-Our stage store does the caching, so tasks cache nothing and return only what a reader of the run needs.
+    build, append, retokenize     each: plan -> stages -> publish -> exports, see tasks.py
+
+Descriptions of parameters stand as Prefect reads them, below `Args:`; its UI shows them beside the form.
 """
 
+from functools import partial
 from typing import Any
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 
-# Modules, not their functions: Prefect keeps flow functions alive at exit, and DuckDB, reached through
-# what they import, would then print pages of leak warnings.
+# Modules, not their functions; tasks.py says why.
 from sid_flows import append as appending
-from sid_flows import execute, exporting, plan, prefect_settings, recipe
+from sid_flows import forms, plan, recipe, tasks
 from sid_flows import retokenize as retokenizing
-from sid_pipelines import published
-from sid_pipelines.chain import PUBLISH
-from sid_warehouse import files, locks
-
-
-# The types of tasks' parameters are Any: Prefect keeps at exit what they name, and so what that reaches.
-@task(cache_policy=NO_CACHE, persist_result=False)
-def stage(of: Any, planned: Any, inputs: Any) -> Any:
-    """Run one stage of a plan, or reuse its output; inputs: outputs by label."""
-    return execute.execute(of, planned, inputs)
-
-
-@task(name=PUBLISH, cache_policy=NO_CACHE, persist_result=False)
-def publish(of: Any, outputs: Any) -> dict[str, Any]:
-    """Publish the release that the outputs of a plan's stages, by label, make."""
-    return execute.finish(of, outputs)
-
-
-@task(name="export", cache_policy=NO_CACHE, persist_result=False)
-def export(of: Any, release: Any) -> list[str]:
-    """Write the trainers' formats that a plan's recipe names; release: the record of what was published."""
-    return exporting.exports(of, release)
+from sid_warehouse import names
 
 
 @flow(name="sidmill-build", flow_run_name="{recipe_path}", persist_result=False)
@@ -42,19 +22,26 @@ def build(
     recipe_path: str,
     warehouse: str | None = None,
     overrides: list[str] | None = None,
-    until: str | None = None,
+    until: forms.Until = None,
+    stage_timeout: float | None = None,
 ) -> dict[str, Any]:
     """Build a release from a recipe: run what is not done, publish what is new.
 
-    recipe_path: a TOML file. warehouse: a folder, else $SIDMILL_WAREHOUSE, else ./warehouse/data.
-    overrides: `key=value`, as with --set. until: the stage to stop after. Gives the release's name and
-    fingerprint, or the last stage where it stopped early.
+    Gives the release's name and fingerprint, or the last stage where it stopped early.
+
+    Args:
+        recipe_path: The recipe, a TOML file; relative to the deployment's folder.
+        warehouse: A folder or s3://BUCKET/PREFIX. Without it $SIDMILL_WAREHOUSE, else warehouse/data.
+        overrides: Keys of the recipe to override, each as key=value, such as tokenize.seed=2.
+        until: The stage to stop after; nothing is published then. Without it the whole chain runs.
+        stage_timeout: Seconds that one stage may take before the run fails. Without it any time.
     """
-    until = None if until is None or plan.check_step(until) == PUBLISH else until
-    prefect_settings.bind_server_to_us()
+    last = forms.stop_after(until)
     place = recipe.warehouse_path(warehouse)
-    with files.explained(place), locks.building(place):
-        return carry_out(plan.make_plan(recipe_path, place, overrides or (), until), until)
+    given = overrides or []
+    with tasks.run_on(recipe.dataset_of(recipe_path, given), place):
+        made = tasks.plan(plan.make_plan, (recipe_path, place, given, last))
+        return tasks.carry_out(made, last, stage_timeout)
 
 
 @flow(name="sidmill-append", flow_run_name="{recipe_path}", persist_result=False)
@@ -63,18 +50,27 @@ def append(
     warehouse: str | None = None,
     base: str | None = None,
     overrides: list[str] | None = None,
-    until: str | None = None,
+    until: forms.Until = None,
+    stage_timeout: float | None = None,
 ) -> dict[str, Any]:
     """Append a dump to a release: its codebooks, numbers and labels stay, new items get SIDs.
 
-    base: the release, as DATASET@vN; without it the latest of the recipe's data set. The others as for
-    `build`.
+    Where the dump is in the release already, nothing is published.
+
+    Args:
+        recipe_path: The recipe that names the new dump, a TOML file; relative to the deployment's folder.
+        warehouse: A folder or s3://BUCKET/PREFIX. Without it $SIDMILL_WAREHOUSE, else warehouse/data.
+        base: The release, as DATASET@vN. Without it the latest of the recipe's data set.
+        overrides: Keys of the recipe to override, each as key=value, such as append.drift=fail.
+        until: The stage to stop after; nothing is published then. Without it the whole chain runs.
+        stage_timeout: Seconds that one stage may take before the run fails. Without it any time.
     """
-    until = None if until is None or plan.check_step(until) == PUBLISH else until
-    prefect_settings.bind_server_to_us()
+    last = forms.stop_after(until)
     place = recipe.warehouse_path(warehouse)
-    with files.explained(place), locks.building(place):
-        return carry_out(appending.plan_append(recipe_path, place, base, overrides or (), until), until)
+    given = overrides or []
+    with tasks.run_on(recipe.dataset_of(recipe_path, given), place):
+        made = tasks.plan(appending.plan_append, (recipe_path, place, base, given, last))
+        return tasks.carry_out(made, last, stage_timeout)
 
 
 @flow(name="sidmill-retokenize", flow_run_name="{ref}", persist_result=False)
@@ -84,47 +80,21 @@ def retokenize(
     warehouse: str | None = None,
     overrides: list[str] | None = None,
     match: bool = True,
+    stage_timeout: float | None = None,
 ) -> dict[str, Any]:
     """Make new codebooks on a release's embeddings; its splits, items and users stay.
 
-    ref: the release, as DATASET@vN. match: whether the new codes get the labels of the old ones that they
-    agree with most. The others as for `build`.
+    Args:
+        recipe_path: The recipe with the new [tokenize], a TOML file; relative to the deployment's folder.
+        ref: The release, as DATASET (its latest), DATASET@vN or DATASET@TAG.
+        warehouse: A folder or s3://BUCKET/PREFIX. Without it $SIDMILL_WAREHOUSE, else warehouse/data.
+        overrides: Keys of the recipe to override, each as key=value, such as tokenize.seed=2.
+        match: Whether new codes get the labels of the old ones that they agree with most.
+        stage_timeout: Seconds that one stage may take before the run fails. Without it any time.
     """
-    prefect_settings.bind_server_to_us()
     place = recipe.warehouse_path(warehouse)
-    with files.explained(place), locks.building(place):
-        return carry_out(
-            retokenizing.plan_retokenize(ref, recipe_path, place, overrides or (), match=match), None
-        )
-
-
-def carry_out(made: Any, until: str | None) -> dict[str, Any]:
-    """Run a plan's stages as tasks, then publish unless it stops before; for the flows here.
-
-    Gives the release's name and fingerprint, and the folders of its exports, or the last stage where it
-    stopped early.
-    """
-    made.store.sweep()
-    if until is None and made.published:
-        return _told(made, made.published)
-    outputs: dict[str, Any] = {}
-    for planned in made.stages:
-        inputs = {label: outputs[label] for label in planned.step.inputs.values() if label in outputs}
-        outputs[planned.label] = stage.with_options(name=planned.label)(made, planned, inputs)
-    if until is not None:
-        roles = made.roles(outputs)
-        return {
-            "stage": list(outputs)[-1],
-            "key": list(outputs.values())[-1].manifest["key"],
-            "folder": str(list(outputs.values())[-1].folder),
-            "ledger": roles["clean"].facts["ledger"] if "clean" in roles else [],
-            "findings": roles["split"].facts["audit"]["findings"] if "split" in roles else [],
-            "published_statistics": published.compare(roles),
-        }
-    return _told(made, publish(made, outputs))
-
-
-def _told(made: Any, release: Any) -> dict[str, Any]:
-    """Export what the recipe asks for, and tell what there is now."""
-    told = {name: release[name] for name in ("dataset", "version", "fingerprint")}
-    return told | ({"exports": export(made, release)} if made.recipe.export.formats else {})
+    given = overrides or []
+    with tasks.run_on(names.Ref.parse(ref).dataset, place):
+        matching = partial(retokenizing.plan_retokenize, match=match)
+        made = tasks.plan(matching, (ref, recipe_path, place, given))
+        return tasks.carry_out(made, None, stage_timeout)

@@ -50,6 +50,9 @@ class EmbedSection(Section):
     image_ref is relative to, where that is not the dump's own. missing: what an item without this modality
     gets: "refuse", a zero vector ("mask"), the mean of the others ("mean"), or what a ridge regression from
     the vectors named by map_from gives ("map").
+
+    name: of the table, the modality where it is left out. map_from: the embedding that stands in, with
+    missing = "map". dtype: of the vectors in the release.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -131,6 +134,8 @@ class FuseSection(Section):
     """How several embeddings become one; a method's own options stand beside its name.
 
     inputs: names of embeddings, in this order; all of them where it is empty.
+
+    method: one of the fusions of `sidmill embeddings`.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)

@@ -1,18 +1,23 @@
 """Which engine runs a stage: this process, or a cluster by shards where the stage can be divided."""
 
+import contextvars
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sid_flows.recipe import EngineSection
 from sid_pipelines.sharded import SHARDED
+from sid_pipelines.sharded.committed import DONE
 from sid_pipelines.sharded.job import Engine
 from sid_pipelines.sharded.shards import MOST, ROWS, Shards
 from sid_pipelines.stage import Outcome, Stage, Work
 from sid_warehouse import files, locks
 from sid_warehouse.stages import SCRATCH, StageStore
+
+COUNTED = 5.0  # seconds between two counts of the tasks that are done
 
 
 def engine_of(section: EngineSection) -> Engine | None:
@@ -36,8 +41,29 @@ def carry_out(
         return stage.run(work), None
     shape = files.digest({"shards": shards, "rows": ROWS, "most": MOST})[:8]
     scratch = warehouse.absolute() / SCRATCH / work.out.store.dataset / f"{stage.name}-{key}-{shape}"
-    outcome = SHARDED[stage.name](work, Shards(engine, scratch, work.resources, shards))
+    with _counted(scratch, work.progress):
+        outcome = SHARDED[stage.name](work, Shards(engine, scratch, work.resources, shards))
     return outcome, engine.about() | {"shards": shards}
+
+
+@contextmanager
+def _counted(scratch: Path, tell: Callable[[int, int], None]) -> Iterator[None]:
+    """Tell now and then how many tasks of a stage are done; of how many is known only once they are made."""
+    ended = threading.Event()
+
+    def count() -> None:
+        while not ended.wait(COUNTED):
+            tell(sum(1 for _ in scratch.glob(f"*/*/*/{DONE}")), 0)
+
+    # A thread has a context of its own: without ours neither reporter nor Prefect's run is known in it.
+    context = contextvars.copy_context()
+    counting = threading.Thread(target=context.run, args=(count,), daemon=True)
+    counting.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        counting.join()
 
 
 @contextmanager

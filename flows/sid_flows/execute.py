@@ -1,4 +1,4 @@
-"""Run one planned stage, or reuse its output; publish. Plain functions, which `build` wraps for Prefect."""
+"""Run one planned stage, or reuse its output; publish. Plain functions, which `tasks` wraps for Prefect."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ from sid_flows.engines import carry_out, engine_of, in_turn
 from sid_flows.plan import Plan, PlannedStage
 from sid_flows.report import render
 from sid_flows.reporting import reporter
-from sid_pipelines import publish
+from sid_pipelines import publish, published
 from sid_pipelines.ingest import check_rejects
 from sid_pipelines.stage import Resources, Work, too_little_memory
 from sid_schemas import WarehouseError
@@ -27,11 +27,13 @@ def execute(plan: Plan, planned: PlannedStage, inputs: Mapping[str, StageOutput]
     label, report = planned.label, reporter.get()
     output = planned.done or plan.store.find(planned.stage.name, planned.key)
     if output:
-        report.reused(label, output.manifest["summary"])
+        report.reused(label, output.manifest["summary"], rows=_rows(output.manifest), key=planned.key)
     else:
         report.started(label)
-        output = _run(plan, planned, inputs)
-        report.finished(label, output.manifest["summary"], output.manifest["seconds"])
+        with told_of(label):
+            output = _run(plan, planned, inputs)
+        made = output.manifest
+        report.finished(label, made["summary"], made["seconds"], rows=_rows(made), key=planned.key)
     if label == "ingest":  # see Plan.check_limits
         check_rejects(output.facts, plan.recipe.clean.max_reject_rate)
     return output
@@ -67,7 +69,10 @@ def _run(plan: Plan, planned: PlannedStage, inputs: Mapping[str, StageOutput]) -
 
 
 def finish(plan: Plan, outputs: Mapping[str, StageOutput]) -> dict[str, Any]:
-    """Publish the outputs of all stages and give the release's record."""
+    """Publish the outputs of all stages and give the release's record.
+
+    Whether a failure is the end only the caller knows, who may try again: `told_of` is for it to use.
+    """
     report, started = reporter.get(), time.monotonic()
     report.started("publish")
     with files.explained(plan.warehouse), _refusals(plan, "publish"):
@@ -84,8 +89,37 @@ def finish(plan: Plan, outputs: Mapping[str, StageOutput]) -> dict[str, Any]:
             copies={"copies": True, "views": False}.get(plan.recipe.publish.catalog or ""),
         )
     summary = f"{release['dataset']}@v{release['version']}, {len(release['files'])} files"
-    report.finished("publish", summary, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    report.finished("publish", summary, seconds, rows=_rows(release), key=release["fingerprint"])
     return release
+
+
+def stopped_at(plan: Plan, outputs: Mapping[str, StageOutput]) -> dict[str, Any]:
+    """Tell of a run that was to stop early: its last stage, what cleaning took, what the split leaks."""
+    roles, last = plan.roles(outputs), list(outputs)[-1]
+    return {
+        "stage": last,
+        "key": outputs[last].manifest["key"],
+        "folder": str(outputs[last].folder),
+        "ledger": roles["clean"].facts["ledger"] if "clean" in roles else [],
+        "findings": roles["split"].facts["audit"]["findings"] if "split" in roles else [],
+        "published_statistics": published.compare(roles),
+    }
+
+
+def _rows(made: Mapping[str, Any]) -> int:
+    """Give the rows of all tables of a stage's output, or of a release."""
+    return sum(made["rows"].values())
+
+
+@contextmanager
+def told_of(label: str) -> Iterator[None]:
+    """Tell the reporter what a stage ended in, where that is an error."""
+    try:
+        yield
+    except Exception as error:
+        reporter.get().failed(label, str(error) or type(error).__name__)
+        raise
 
 
 @contextmanager

@@ -1,8 +1,11 @@
 """Prefect's settings, made before its import: home in the warehouse, no telemetry, a quiet terminal."""
 
+import logging
 import os
 import subprocess
 from pathlib import Path
+
+from sid_flows.reporting import LOGGER
 
 _WATCHERS: list["subprocess.Popen[bytes]"] = []  # held open until this process ends
 
@@ -16,7 +19,6 @@ def settle(warehouse: Path, *, quiet: bool) -> None:
         "PREFECT_HOME": str(warehouse / "_prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "sidmill",
         # The first start makes a database: 16 s on an idle machine, over the default 20 s on a busy one.
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
     }
@@ -24,6 +26,26 @@ def settle(warehouse: Path, *, quiet: bool) -> None:
         settings["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+
+
+def has_server() -> bool:
+    """Say whether flows tell a server that goes on running, and not an ephemeral one."""
+    from prefect.settings import PREFECT_API_URL
+
+    return PREFECT_API_URL.value() is not None
+
+
+def log_to_prefect() -> None:
+    """Let what we log stand in the log of the run.
+
+    PREFECT_LOGGING_EXTRA_LOGGERS alone does not: it leaves our logger at the root's level, warnings.
+    """
+    from prefect.logging.handlers import APILogHandler
+
+    if LOGGER.level == logging.NOTSET:
+        LOGGER.setLevel(logging.INFO)
+    if not any(isinstance(one, APILogHandler) for one in LOGGER.handlers):
+        LOGGER.addHandler(APILogHandler())
 
 
 def bind_server_to_us() -> None:

@@ -44,6 +44,9 @@ class SourceSection(Section):
     the files are not in the encoding their format has. truncated: whether a gzip file that ends too
     early is an error, or its whole lines are kept. empty: whether a file without a byte is an error, or is
     taken as one without rows, as a dump has it that brings only items.
+
+    kind: one of `sidmill sources`. path: a folder, file, .zip or glob, or a list of them, relative to the
+    recipe.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -84,20 +87,36 @@ class SourceSection(Section):
 
 
 class ItemsSection(Section):
-    """Which items get an ID: those with interactions left after cleaning, or the whole catalogue."""
+    """Which items get an ID: those with interactions left after cleaning, or the whole catalogue.
+
+    universe: "interactions" gives IDs to items with events left, "catalog" to every described item, cold
+    ones too.
+    """
 
     universe: Literal["interactions", "catalog"] = "interactions"
 
 
 class KCore(Section):
-    """Events that every user and every item must have; 0 or 1 is no filter."""
+    """Events that every user and every item must have; 0 or 1 is no filter.
+
+    user: events of every user at least. item: events of every item at least.
+    """
 
     user: Count = 5
     item: Count = 5
 
 
 class CleanSection(Section):
-    """What is kept of the raw rows; `sid_pipelines.clean.CleanParams` says what each key does."""
+    """What is kept of the raw rows, and what is left out.
+
+    min_value: the least value that stays; an event without a value does not. max_value: the greatest that
+    stays; an event without a value does not. since: the first moment that stays. until: the first moment
+    that does not stay. max_events_per_user: users with more are taken for bots, and go with all events.
+    k_core: events that every user and every item must have; 0 or 1 is no filter. k_core_method:
+    "iterative" filters until nothing changes, "single-pass" filters each side once.
+
+    `sid_pipelines.clean.CleanParams` says what the other keys do.
+    """
 
     exact_duplicates: Literal["drop", "keep"] = "drop"
     dedupe: Literal["first", "last", "all"] = "first"
@@ -136,6 +155,8 @@ class SplitSection(Section):
     hash and of draws. expansion: which train events are targets: all with a history ("prefix"), the same
     with at most `window` items of history ("window"), or each user's last ("last"). window: items of
     history that a sample may have, in every split; 0 for no bound.
+
+    protocol: one of `sidmill protocols`.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -181,13 +202,18 @@ class GatesSection(Section):
 
 
 class AppendSection(Section):
-    """How `sidmill append` takes a dump, and when it calls for retraining; see docs/warehouse.md.
+    """How `sidmill append` takes a dump, and when it calls for retraining; see docs/append.md.
 
     dump: "delta", only new rows, or "snapshot", everything again under the same ids, of which at least
     min_snapshot_overlap of the published events must be there. split: "frozen" keeps every published label,
     and new events train where the split protocol forbids nothing; "train" lets all of them train, whatever
     leaks; "protocol" labels all events anew. drift: whether new items that the codebooks do not fit only
     call for retraining, or are refused. The limits are those of `sid_pipelines.drift.Limits`; 0 for none.
+
+    min_snapshot_overlap: share of the published events that a snapshot must have, else its ids are not
+    stable. max_psi: of a level's codes. max_error_ratio: reconstruction error of new items over that of
+    fitted ones. max_pressure: share of new items whose codes another item has. max_cold_users: share of
+    users without a history.
     """
 
     dump: Literal["delta", "snapshot"] = "delta"
@@ -233,7 +259,11 @@ class EngineSection(Section):
 
 
 class Recipe(Section):
-    """A whole recipe."""
+    """A whole recipe.
+
+    dataset: name of the data set, in the warehouse and in the catalog: small letters, digits, `-` and
+    `_`.
+    """
 
     dataset: str
     source: SourceSection
@@ -526,13 +556,21 @@ def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
+def dataset_of(path: str | Path, overrides: Sequence[str] = ()) -> str:
+    """Give the data set that a recipe is about, nothing else of it looked at."""
+    return check_dataset(str(recipe_values(path, overrides).get("dataset", "")))
+
+
 def warehouse_path(given: str | Path | None) -> Path:
     """Give the warehouse: the one named, or $SIDMILL_WAREHOUSE, or ./warehouse/data.
 
     For s3://BUCKET/PREFIX that is the local folder which stands for it, see `sid_warehouse.origin`.
     """
     named = str(given or os.environ.get("SIDMILL_WAREHOUSE") or "warehouse/data")
-    path = origin.work_folder(named) if origin.is_url(named) else Path(named).expanduser().absolute()
+    try:
+        path = origin.work_folder(named) if origin.is_url(named) else Path(named).expanduser().absolute()
+    except RuntimeError as error:  # ~somebody who has no home here
+        raise RecipeError(f"--warehouse {named}: {error} Name the folder by its whole path") from error
     if "?" in str(path):
         raise RecipeError(f"{path}: DuckDB opens no file below a folder with '?' in its name; choose another")
     return path

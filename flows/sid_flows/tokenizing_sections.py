@@ -21,6 +21,8 @@ class TokenizeSection(BaseModel):
     or on all. fit_items: at most so many of them, drawn by the seed, for catalogues that do not fit into
     memory; 0 for all. soft: how many of the likeliest codes of each level to publish as `soft_sids`;
     soft_temperature: of their probabilities, 0 for the one that the scheme was trained at, else 1.
+
+    tokenizer: one of `sidmill tokenizers`.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -73,6 +75,8 @@ class CollisionsSection(Section):
     """What happens to items with equal codes; a policy's own parameters stand beside its name.
 
     Where nothing is said and the tokenizer gives every item an ID of its own, the policy is "none".
+
+    policy: one of `sidmill policies`.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -132,6 +136,8 @@ class UsersSection(Section):
     sids: write `user_sids`. mixtures: write `user_mixtures`, over the first codes of items. vectors: the
     embedding whose mean over a user's train items the user is; the tokenized one where it is empty. last:
     train events of a user that count, the latest; 0 for all.
+
+    tokenizer: one of `sidmill tokenizers` that codes vectors.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)

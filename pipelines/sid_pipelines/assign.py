@@ -212,4 +212,4 @@ def _take_over(fitted: Path, out: Path) -> None:
         parquet.link(fitted / "tokenizer" / name, out / "tokenizer" / name)
 
 
-STAGE = Stage("assign", revision=3, parents=("base", "clean", "split", "sequences"), run=run)
+STAGE = Stage("assign", revision=4, parents=("base", "clean", "split", "sequences"), run=run)

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from sid_pipelines.contents import holder, published_tables
-from sid_pipelines.promises import nothing, same_items
+from sid_pipelines.failing import Sought, among
+from sid_pipelines.promises import KEPT, nothing, same_items
 from sid_schemas import Check, DataError
 from sid_schemas.checks import none_of
 from sid_schemas.tables import DOCIDS, ITEM_PATHS, SID_PIECES, SOFT_SIDS
@@ -37,28 +38,27 @@ def counted_beside(outputs: Mapping[str, StageOutput]) -> Iterator[tuple[Check, 
     tables = published_tables(outputs)
     if ITEM_PATHS.name in tables:
         wrong = _wrong_paths(outputs, with_docids=DOCIDS.name in tables)
-        yield nothing(ITEM_PATHS.name, "wrong_text", "text spells out path and docid"), wrong
+        check = nothing(ITEM_PATHS.name, "wrong_text", "text spells out path and docid")
+        yield among(check, "item_index", wrong[:KEPT]), float(len(wrong))
     if SID_PIECES.name in tables:
-        yield (
-            nothing(SID_PIECES.name, "not_the_sids", "pieces are those of the SIDs"),
-            _wrong_pieces(outputs),
-        )
+        wrong = _wrong_pieces(outputs)
+        check = nothing(SID_PIECES.name, "not_the_sids", "pieces are those of the SIDs")
+        yield among(check, "item_index", wrong[:KEPT]), float(len(wrong))
 
 
-def _wrong_paths(outputs: Mapping[str, StageOutput], *, with_docids: bool) -> float:
-    """Give how many texts do not read back as their path and the docid of their item, or its tokens."""
+def _wrong_paths(outputs: Mapping[str, StageOutput], *, with_docids: bool) -> list[int]:
+    """Give the item of every text that does not read back as its path and its item's docid, or tokens."""
     if with_docids:
         names = holder(outputs, DOCIDS.name).read(DOCIDS.name, ["docid"])["docid"].to_pylist()
     else:
         names = outputs["collisions"].read("sids", ["text"])["text"].to_pylist()
     paths = holder(outputs, ITEM_PATHS.name).read(ITEM_PATHS.name)
-    return float(
-        sum(
-            _read_back(row["text"]) != (row["path"], names[row["item_index"]])
-            for batch in paths.to_batches()
-            for row in batch.to_pylist()
-        )
-    )
+    return [
+        row["item_index"]
+        for batch in paths.to_batches()
+        for row in batch.to_pylist()
+        if _read_back(row["text"]) != (row["path"], names[row["item_index"]])
+    ]
 
 
 def _read_back(text: str) -> tuple[list[str], str] | None:
@@ -68,19 +68,20 @@ def _read_back(text: str) -> tuple[list[str], str] | None:
         return None
 
 
-def _wrong_pieces(outputs: Mapping[str, StageOutput]) -> float:
-    """Give how many rows are not what the fitted pieces make of the SIDs."""
+def _wrong_pieces(outputs: Mapping[str, StageOutput]) -> list[int]:
+    """Give the item of every row that is not what the fitted pieces make of its SID."""
     resolved, output = outputs["collisions"], outputs["pieces"]
     length = Vocabulary.load(resolved.folder / "vocabulary.json").length
     sids = padded_matrix(resolved.read("sids", ["sid"])["sid"], length, -1)
-    table, wrong = output.read(SID_PIECES.name, ["scheme", "piece_ids"]), 0
+    table, wrong = output.read(SID_PIECES.name, ["scheme", "piece_ids"]), list[int]()
     for place, name in enumerate(sorted(output.facts["schemes"])):
         made = load(output.folder / "pieces" / name).pieces(sids)
         kept = table.slice(place * len(sids), len(sids))["piece_ids"]
         wide = max(made.shape[1], *(len(row) for row in kept.to_pylist()), 1)
         wide_made = np.pad(made, ((0, 0), (0, wide - made.shape[1])), constant_values=-1)
-        wrong += int((padded_matrix(kept, wide, -1) != wide_made).any(axis=1).sum())
-    return float(wrong)
+        differs = (padded_matrix(kept, wide, -1) != wide_made).any(axis=1)
+        wrong += np.flatnonzero(differs).tolist()
+    return wrong
 
 
 def _soft(top: int, sizes: list[int]) -> list[Check]:
@@ -97,7 +98,7 @@ def _soft(top: int, sizes: list[int]) -> list[Check]:
         none_of(table, "wrong_shares", share, "probabilities are 0 or more and add up to 1 at most"),
         none_of(table, "out_of_order", order, "after the hard code the likeliest comes first"),
         none_of(table, "beyond_level", f"list_max(codes) >= case level {size} end", "codes are the level's"),
-        Check(table, "rows_missing", missing, "a row for each item and level", minimum=0, maximum=0),
+        _missing(table, missing, "a row for each item and level", levels),
     ]
 
 
@@ -110,5 +111,12 @@ def _pieces(sizes: Mapping[str, int]) -> list[Check]:
         none_of(
             table, "beyond_table", f"list_max(piece_ids) >= case scheme {size} end", "pieces are in the table"
         ),
-        Check(table, "rows_missing", missing, "a row for each item and scheme", minimum=0, maximum=0),
+        _missing(table, missing, "a row for each item and scheme", len(sizes)),
     ]
+
+
+def _missing(table: str, sql: str, why: str, each: int) -> Check:
+    rows = f"""select item_index, count(kept.item_index) as rows
+        from items left join {table} as kept using (item_index)
+        group by item_index having count(kept.item_index) <> {each}"""
+    return Sought(table, "rows_missing", sql, why, minimum=0, maximum=0, rows=rows)

@@ -49,6 +49,9 @@ class CleanParams:
     ties: how equal times are ordered where one of them must be chosen: "hash" (by content, whatever the
     row order) or "source" (as in the file). universe: "interactions" gives an ID to items that survive,
     "catalog" to every described item too.
+
+    k_core_method: whether the k-core is iterated to its fixed point, or each side is filtered once.
+    max_reject_rate: share of raw rows that may be rejects; above it the run stops and shows the first.
     """
 
     exact_duplicates: str
@@ -286,4 +289,4 @@ def dense(alive: Mask, first: int = 0) -> Indexes:
     return np.where(alive, np.cumsum(alive) - 1 + first, -1).astype(np.int32)
 
 
-STAGE = Stage("clean", revision=7, parents=("ingest",), run=run)
+STAGE = Stage("clean", revision=8, parents=("ingest",), run=run)

@@ -252,4 +252,4 @@ def way_back(sids: Codes, slots: npt.NDArray[np.int32], keys: pa.ChunkedArray) -
     )
 
 
-STAGE = Stage("collisions", revision=7, parents=("clean", "split", "tokenize"), run=run)
+STAGE = Stage("collisions", revision=8, parents=("clean", "split", "tokenize"), run=run)

@@ -166,4 +166,4 @@ def _blocks(vectors: Vectors, present: Mask, rule: Filler) -> Iterator[tuple[Vec
         yield block, there
 
 
-STAGE = Stage("embed_collaborative", revision=4, parents=("clean", "split"), run=run, needs=needs_of)
+STAGE = Stage("embed_collaborative", revision=5, parents=("clean", "split"), run=run, needs=needs_of)

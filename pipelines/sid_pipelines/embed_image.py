@@ -199,4 +199,4 @@ def _blocks(items: int) -> Iterator[Rows]:
         yield np.arange(start, min(start + ROWS, items))
 
 
-STAGE = Stage("embed_image", revision=4, parents=("clean",), run=run, needs=needs_of)
+STAGE = Stage("embed_image", revision=5, parents=("clean",), run=run, needs=needs_of)

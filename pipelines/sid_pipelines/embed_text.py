@@ -325,4 +325,4 @@ def _blocks(
         yield block, present
 
 
-STAGE = Stage("embed_text", revision=4, parents=("text",), run=run, needs=needs_of)
+STAGE = Stage("embed_text", revision=5, parents=("text",), run=run, needs=needs_of)

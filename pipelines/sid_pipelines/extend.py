@@ -274,4 +274,4 @@ def _held_out_items(base: StageOutput, n_items: int) -> Mask:
     return held
 
 
-STAGE = Stage("extend", revision=3, parents=("base", "ingest"), run=run)
+STAGE = Stage("extend", revision=4, parents=("base", "ingest"), run=run)

@@ -161,4 +161,4 @@ def _coverage(present: Mapping[str, Mask]) -> dict[str, int]:
     }
 
 
-STAGE = Stage("fuse", revision=4, parents=("split",), run=run)
+STAGE = Stage("fuse", revision=5, parents=("split",), run=run)

@@ -2,7 +2,8 @@
 
 Beside what each schema implies, the promises of a release are checked: every item has a SID, SIDs are
 as unique as asked for, every history lies before its target in the declared order, and nothing leaks that
-the split protocol forbids. A release that breaks one is not published; a leak may be made a warning.
+the split protocol forbids. A release that breaks one is not published; a leak may be made a warning. What
+is refused is told with failing rows, which refusal.py keeps.
 """
 
 import math
@@ -15,22 +16,32 @@ import duckdb
 import pyarrow.parquet as pq
 
 from sid_pipelines import placed
-from sid_pipelines.audit import Finding, breaches, finding, leak_checks
+from sid_pipelines.audit import RULES, Context, Finding, breaches, finding, leak_checks
 from sid_pipelines.beside_promises import beside_promises, counted_beside
 from sid_pipelines.contents import VECTORS, holder, named_codes, published_tables
+from sid_pipelines.failing import rows_of, schema_checks, sought
 from sid_pipelines.kept import base_promises, begins_with
 from sid_pipelines.promises import SidShape, counted_promises, same_items, sid_promises
 from sid_pipelines.protocols import Protocol, protocol_named
+from sid_pipelines.refusal import Broken, broken, failing_rows, keep, sentence
 from sid_pipelines.stage import Outcome, Stage, Work
 from sid_pipelines.user_promises import user_promises
-from sid_schemas import Check, GateRefusedError, checks_of
+from sid_pipelines.vector_promises import vector_promises
+from sid_schemas import Check, GateRefusedError
 from sid_schemas.suites import Verdict, judge
 from sid_schemas.tables import Table, table_named
 from sid_warehouse import files, parquet
 from sid_warehouse.db import connect, quote, view
-from sid_warehouse.stages import StageOutput
+from sid_warehouse.stages import REFUSED, StageOutput
 
 Measured = dict[str, dict[str, float | None]]  # by table and check
+UNSEEN = "item_index not in (select item_index from interactions where split = 'train')"
+# Checks of tables that count what findings of stages count.
+TWINS = {
+    "history_later_than_target": "history_after_target",
+    "held_out_in_history": "leak_held_out_in_history",
+    "clicked_held_out": "leak_clicked_held_out",
+}
 OF_EVENTS = ("interactions", "sequences")  # beside the samples of placed.SPLITS
 LEAK = "leak_"  # how names of checks begin that [gates] leakage is about
 
@@ -66,7 +77,10 @@ def run(work: Work) -> Outcome:
         failed = [one for one in verdicts if not one.passed and not _only_warned(one, params)]
         leaks = breaches(findings) if params.leakage == "fail" else []
         if failed or leaks:
-            raise GateRefusedError(_refusal(connection, failed, leaks))
+            told = [broken(connection, one) for one in failed]
+            told += [_leak(connection, one, split, checks) for one in leaks]
+            folder = work.out.store.warehouse / REFUSED / work.out.store.dataset / work.out.key
+            raise GateRefusedError(sentence(told, folder if keep(folder, told) else None))
     results = [*map(_result, verdicts), *map(_warning, breaches(findings))]
     files.write_json(work.out.folder / "gates.json", results)
     warnings = [f"{one['table']}.{one['check']}" for one in results if one["verdict"] == "warning"]
@@ -84,12 +98,28 @@ def measured_checks(
     outputs: by role. Nothing is read of them but what a release has too, so that recheck.py can measure a
     release again.
     """
+    checks = promised(outputs, params)
+    known = _known(outputs.get("base"), outputs["split"], checks)
+    view_all(connection, outputs, with_events=not known)
+    measured = measure(connection, [check for check in checks if check.table not in known])
+    for table, numbers in known.items():
+        measured[table] = {one.name: numbers.get(one.name, 0.0) for one in checks if one.table == table}
+    counted = [*counted_beside(outputs)]
+    for role, shape in _shapes(outputs, params.max_collision_rate).items():
+        counted += counted_promises(shape, outputs[role])
+    for check, number in counted:
+        checks.append(check)
+        measured[check.table][check.name] = number
+    return checks, measured
+
+
+def promised(outputs: Mapping[str, StageOutput], params: GatesParams) -> list[Check]:
+    """Give every check of the tables to be published that SQL measures; see `view_all`."""
     tables, split, sequences = published_tables(outputs), outputs["split"], outputs["sequences"]
     base = outputs.get("base")
     unchanged = [name for name in tables if base and begins_with(base, holder(outputs, name), name)]
-    checks = [check for name, folder in tables.items() for check in checks_of(_schema(folder, name))]
-    shapes = _shapes(outputs, params.max_collision_rate)
-    for shape in shapes.values():
+    checks = [check for name, folder in tables.items() for check in schema_checks(_schema(folder, name))]
+    for shape in _shapes(outputs, params.max_collision_rate).values():
         checks += [*sid_promises(shape), *same_items(shape.table)]
     checks += placed.sequence_promises()
     checks += placed.sample_promises(sequences.manifest["params"], sequences.facts["samples"])
@@ -100,26 +130,15 @@ def measured_checks(
         if name.startswith(VECTORS):
             checks += same_items(name)
         if name.startswith("embeddings_"):
-            checks += [*same_items(name), *_vector_checks(name, params)]
+            bounds = params.max_zero_vectors, params.max_duplicate_vectors, params.min_coverage
+            checks += [*same_items(name), *vector_promises(name, *bounds)]
     checks += beside_promises(outputs)
     if "users" in outputs:
         checks += user_promises(outputs["users"])
     if base:
         frozen = split.facts["rule"] != "protocol"
         checks += base_promises(base, frozen=frozen, unchanged=unchanged)
-    known = _known(base, split, checks)
-    _view_all(connection, tables, None if known else sequences)
-    measured = measure(connection, [check for check in checks if check.table not in known])
-    for table, numbers in known.items():
-        measured[table] = {one.name: numbers.get(one.name, 0.0) for one in checks if one.table == table}
-    for role, shape in shapes.items():
-        for check, number in counted_promises(shape, outputs[role]):
-            checks.append(check)
-            measured[shape.table][check.name] = number
-    for check, number in counted_beside(outputs):
-        checks.append(check)
-        measured[check.table][check.name] = number
-    return checks, measured
+    return checks
 
 
 def _shapes(outputs: Mapping[str, StageOutput], max_collision_rate: float | None) -> dict[str, SidShape]:
@@ -146,19 +165,19 @@ def _known(base: StageOutput | None, split: StageOutput, checks: Sequence[Check]
     return known
 
 
-def _view_all(
-    connection: duckdb.DuckDBPyConnection, tables: Mapping[str, Path], sequences: StageOutput | None
+def view_all(
+    connection: duckdb.DuckDBPyConnection, outputs: Mapping[str, StageOutput], *, with_events: bool = True
 ) -> None:
     """Make a view of every table, those of samples with the event that stands at their `end`.
 
-    sequences: None where samples and events need not be looked at.
+    with_events: whether samples and events need be looked at.
     """
-    for name, folder in tables.items():
+    for name, folder in published_tables(outputs).items():
         stored = f"{name}_stored" if name in placed.SPLITS else name
         view(connection, stored, parquet.parts(folder, name))
-    if sequences is None:
+    if not with_events:
         return
-    placed.place(connection, sequences.manifest["params"])
+    placed.place(connection, outputs["sequences"].manifest["params"])
     for name in placed.SPLITS:
         placed.view_samples(connection, name, f"{name}_stored")
 
@@ -174,39 +193,8 @@ def _tie_checks(max_tie_rate: float | None) -> list[Check]:
     rate = """(select count(*) filter (where ts = before_ts) / greatest(count(*), 1)
         from placed where split = 'test')"""
     why = "share of test events at the same time as the event before them"
-    return [Check("interactions", "test_tie_rate", rate, why, minimum=0, maximum=max_tie_rate)]
-
-
-def _vector_checks(table: str, params: GatesParams) -> list[Check]:
-    """Give the checks of one embedding, over the items that have the modality."""
-    distinct = "(count(*) filter (where present) - count(distinct hash(vector)) filter (where present))"
-    zero = "count(*) filter (where present and list_max(list_transform(vector, lambda x: abs(x))) = 0)"
-    checks = [
-        Check(
-            table,
-            "zero_vectors",
-            f"{zero} / greatest(count(*) filter (where present), 1)",
-            "share of vectors that are zero; [gates] max_zero_vectors allows some",
-            minimum=0,
-            maximum=params.max_zero_vectors,
-        )
-    ]
-    if params.max_duplicate_vectors is not None:
-        checks.append(
-            Check(
-                table,
-                "duplicate_vectors",
-                f"{distinct} / greatest(count(*) filter (where present), 1)",
-                "share of vectors that repeat another item's; no quantizer separates them",
-                minimum=0,
-                maximum=params.max_duplicate_vectors,
-            )
-        )
-    if params.min_coverage is not None:
-        coverage = "count(*) filter (where present) / count(*)"
-        why = "share of items that have this modality"
-        checks.append(Check(table, "coverage", coverage, why, minimum=params.min_coverage))
-    return checks
+    check = Check("interactions", "test_tie_rate", rate, why, minimum=0, maximum=max_tie_rate)
+    return [sought(check, "from placed where split = 'test' and ts = before_ts")]
 
 
 def _fit_scope(connection: duckdb.DuckDBPyConnection, outputs: Mapping[str, StageOutput]) -> Finding:
@@ -215,10 +203,8 @@ def _fit_scope(connection: duckdb.DuckDBPyConnection, outputs: Mapping[str, Stag
         return next(one for one in outputs["base"].facts["audit"] if one["rule"] == "fit_scope")
     tokenized = outputs["tokenize"]
     view(connection, "codes", tokenized.parts("codes"))
-    [(unseen, fitted)] = connection.sql("""
-        select count(*) filter (where item_index not in (
-            select item_index from interactions where split = 'train')), count(*)
-        from codes where fitted""").fetchall()
+    [(unseen, fitted)] = connection.sql(f"""
+        select count(*) filter (where {UNSEEN}), count(*) from codes where fitted""").fetchall()
     says = "items without a train event are among those the tokenizer was fitted on ({})"
     scope, strict = tokenized.facts["fit_scope"], tokenized.manifest["params"]["fit_scope"] == "train"
     return finding("fit_scope", says.format(scope), count=unseen, of=fitted, strict=strict)
@@ -270,28 +256,21 @@ def _schema(folder: Path, name: str) -> Table:
     return table
 
 
-def _refusal(
-    connection: duckdb.DuckDBPyConnection, failed: Sequence[Verdict], leaks: Sequence[Finding]
-) -> str:
-    parts = []
-    for verdict in failed:
-        check = verdict.check
-        found = "nothing" if verdict.measured is None else f"{verdict.measured:g}"
-        part = f"{check.table}.{check.name} ({check.why}): expected {check.bounds()}, got {found}"
-        if check.failing:
-            part += f", as in {_example(connection, check)}"
-        parts.append(part)
-    parts += [f"audit.{one['rule']} ({one['says']}): expected 0, got {one['count']}" for one in leaks]
-    return f"{len(parts)} of the release's promises do not hold; nothing was published: " + "; ".join(parts)
-
-
-def _example(connection: duckdb.DuckDBPyConnection, check: Check) -> str:
-    """Give an offending row as column=value pairs."""
-    found = connection.execute(f"select * from {quote(check.table)} where {check.failing} limit 1")
-    columns = [column[0] for column in found.description or ()]
-    values = zip(columns, found.fetchone() or (), strict=False)
-    shown = [(name, repr(value)) for name, value in values if name not in ("filename", "file_row_number")]
-    return ", ".join(f"{name}={value if len(value) < 60 else value[:57] + '...'}" for name, value in shown)
+def _leak(
+    connection: duckdb.DuckDBPyConnection, leak: Finding, split: StageOutput, checks: Sequence[Check]
+) -> Broken:
+    """Look for the events, items or samples that a stage found to leak."""
+    rule, query = leak["rule"], None
+    if rule == "fit_scope":
+        query = f"from codes where fitted and {UNSEEN}"
+    elif rule in RULES:
+        context = Context(_protocol(split), split.facts)
+        query = f"from placed where {RULES[rule].sql(context)}"
+    elif rule in TWINS:
+        twins = (one for one in checks if one.name == TWINS[rule])
+        query = next((rows_of(one) for one in twins if one.table in (leak["split"], "impressions")), None)
+    rows = failing_rows(connection, query)
+    return Broken(f"audit.{rule}", leak["says"], "0", float(leak["count"]), rows)
 
 
 def summary_of(gates: StageOutput) -> list[dict[str, Any]]:
@@ -302,7 +281,7 @@ def summary_of(gates: StageOutput) -> list[dict[str, Any]]:
 
 STAGE = Stage(
     "gates",
-    revision=8,
+    revision=9,
     parents=("ingest", "clean", "split", "sequences", "pairs", "tokenize", "collisions"),
     run=run,
     needs=lambda params: ("great_expectations", "quality"),

@@ -251,4 +251,4 @@ def check_rejects(facts: Mapping[str, Any], max_reject_rate: float) -> None:
         )
 
 
-STAGE = Stage("ingest", revision=7, parents=(), run=run)
+STAGE = Stage("ingest", revision=8, parents=(), run=run)

@@ -6,6 +6,7 @@ promises.py and placed.py have what any release promises of itself.
 from collections.abc import Collection, Iterable
 
 from sid_pipelines.contents import VECTORS
+from sid_pipelines.failing import Sought, none_in
 from sid_schemas import Check
 from sid_warehouse.db import scan
 from sid_warehouse.stages import StageOutput
@@ -55,19 +56,22 @@ def base_promises(base: StageOutput, *, frozen: bool, unchanged: Collection[str]
         columns["interactions"] = (*STAND["interactions"], "split")
         columns |= dict.fromkeys(SAMPLES, ("user_index", "start", '"end"', "target", "target_ts"))
     checks = [
-        _none(table, "0") if table in unchanged else _stands(base, table, names)
+        _none(table, None if table in unchanged else _lost(base, table, names))
         for table, names in columns.items()
     ]
-    begins = f"""(select count(*) from {scan(base.parts("sequences"))} as old
-        left join sequences as now using (user_index)
-        where now.items[:len(old.items)] is distinct from old.items)"""
-    checks.append(_none("sequences", "0" if "sequences" in unchanged else begins))
+    begins = f"""select user_index, old.items as items_before, now.items as items_now
+        from {scan(base.parts("sequences"))} as old left join sequences as now using (user_index)
+        where now.items[:len(old.items)] is distinct from old.items"""
+    checks.append(_none("sequences", None if "sequences" in unchanged else begins))
     if not frozen:
         return checks
     # Nothing may join a frozen valid or test set.
     for table in ("valid", "test"):
         more = f"count(*) - (select count(*) from {scan(base.parts(table))})"
-        checks.append(Check(table, "base_joined", more, f"no sample joins the frozen {table} set", 0, 0))
+        why, old = f"no sample joins the frozen {table} set", scan(base.parts(table))
+        key = 'user_index, "end"'
+        joined = f"from {table} as now anti join (select {key} from {old}) as old using ({key})"
+        checks.append(Sought(table, "base_joined", more, why, minimum=0, maximum=0, rows=joined))
     return checks
 
 
@@ -95,15 +99,16 @@ def begins_with(base: StageOutput, output: StageOutput, table: str) -> bool:
     return bool(parts) and all(name in own and own[name]["sha256"] == sha for name, sha in parts.items())
 
 
-def _stands(base: StageOutput, table: str, columns: tuple[str, ...]) -> Check:
-    """Give the check that each row of the base stands in the table as often as it did."""
+def _lost(base: StageOutput, table: str, columns: tuple[str, ...]) -> str:
+    """Give the query for rows of the base that do not stand in the table as often as they did."""
     named = ", ".join(columns)
     now = f"{table}_stored" if table in SAMPLES else table
-    lost = f"""(select count(*) from (
-        select {named} from {scan(base.parts(table))} except all select {named} from {now}))"""
-    return _none(table, lost)
+    return f"select {named} from {scan(base.parts(table))} except all select {named} from {now}"
 
 
-def _none(table: str, sql: str) -> Check:
+def _none(table: str, lost: str | None) -> Check:
+    """Give the check that a query for what is lost has no rows; None where nothing can be."""
     alike = VECTORS if table.startswith(VECTORS) else "sids" if table.startswith(NAMED) else table
-    return Check(table, "base_lost", sql, WHY[alike], minimum=0, maximum=0)
+    if lost is None:
+        return Check(table, "base_lost", "0", WHY[alike], minimum=0, maximum=0)
+    return none_in(table, "base_lost", lost, WHY[alike])

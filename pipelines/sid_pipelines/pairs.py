@@ -180,4 +180,4 @@ def _counts(connection: duckdb.DuckDBPyConnection, params: PairsParams, with_sou
     return dict.fromkeys(params.kinds, 0) | {kind: int(number) for kind, number in rows}
 
 
-STAGE = Stage("pairs", revision=4, parents=("ingest", "clean", "split"), run=run)
+STAGE = Stage("pairs", revision=5, parents=("ingest", "clean", "split"), run=run)

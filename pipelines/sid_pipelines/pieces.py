@@ -29,7 +29,10 @@ from sid_warehouse.arrays import codes_column, padded_matrix
 
 @dataclass(frozen=True)
 class PiecesParams:
-    """What pieces depends on. table_size: of each scheme, 0 for twice the codes; n: codes of an n-gram."""
+    """What pieces depends on. table_size: of each scheme, 0 for twice the codes; n: codes of an n-gram.
+
+    schemes: which ways to cut, as `sidmill pieces` lists them. seed: of what is learned or hashed.
+    """
 
     schemes: tuple[str, ...] = ("unigram",)
     table_size: int = 0
@@ -140,4 +143,4 @@ def _needs(params: PiecesParams) -> Needs:
     return None
 
 
-STAGE = Stage("pieces", revision=2, parents=("collisions", "split"), run=run, needs=_needs)
+STAGE = Stage("pieces", revision=3, parents=("collisions", "split"), run=run, needs=_needs)

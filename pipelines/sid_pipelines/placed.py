@@ -8,6 +8,7 @@ from typing import Any
 
 import duckdb
 
+from sid_pipelines.failing import Sought, none_in
 from sid_schemas import Check
 from sid_schemas.checks import none_of
 from sid_warehouse.db import quote
@@ -71,13 +72,17 @@ def view_samples(connection: duckdb.DuckDBPyConnection, split: str, stored: str)
 def sequence_promises() -> list[Check]:
     """Give the checks that sequences are the interactions in the declared order."""
     return [
-        Check(
+        Sought(
             "sequences",
             "events_lost",
             "(select count(*) from interactions) - coalesce(sum(len(items)), 0)",
             "every interaction stands in a sequence",
             minimum=0,
             maximum=0,
+            rows="""select user_index, coalesce(events, 0) as events, coalesce(len(items), 0) as in_sequence
+                from (select user_index, count(*) as events from interactions group by user_index) as counted
+                full join sequences using (user_index)
+                where coalesce(events, 0) <> coalesce(len(items), 0)""",
         ),
         none_of("sequences", "out_of_order", "ts <> list_sort(ts)", "a sequence never goes back in time"),
         none_of(
@@ -86,16 +91,14 @@ def sequence_promises() -> list[Check]:
             "len(ts) <> len(items) or len(event_type) <> len(items) or len(value) <> len(items)",
             "the lists of a sequence are equally long",
         ),
-        Check(
+        none_in(
             "sequences",
             "not_declared_order",
-            """(select count(*) from (
+            """from (
                 select user_index, unnest(items) as item_index, unnest(ts) as ts,
                     generate_subscripts(items, 1) - 1 as place from sequences)
-                anti join placed using (user_index, place, item_index, ts))""",
+                anti join placed using (user_index, place, item_index, ts)""",
             "a sequence has its user's interactions in the declared order",
-            minimum=0,
-            maximum=0,
         ),
     ]
 
@@ -114,13 +117,15 @@ def sample_promises(params: Mapping[str, Any], samples: Mapping[str, int]) -> li
     if params["expansion"] == "last":
         lasts = f"select max(place) as last from placed where {_candidates('train')} group by user_index"
         checks.append(
-            Check(
+            Sought(
                 "train",
                 "not_last",
                 f'(select coalesce(sum(last), 0) from ({lasts})) - coalesce(sum("end"), 0)',
                 "the target is the user's last train event with a history",
                 minimum=0,
                 maximum=0,
+                rows=f"""from train join (select user_index, {lasts.removeprefix("select ")}) as own
+                    using (user_index) where "end" <> last""",
             )
         )
     return checks
@@ -135,6 +140,9 @@ def _of_split(split: str, params: Mapping[str, Any], counted: int) -> list[Check
     one_each = params["expansion"] == "last" and split == "train"
     targets = "count(distinct user_index)" if one_each else "count(*)"
     missing = f"(select {targets} from placed where {_candidates(split)}) - count(*)"
+    served = "user_index" if one_each else 'user_index, "end" as place'
+    without = f"""from placed anti join (select {served} from {split}) as made
+        using ({served.replace('"end" as ', "")}) where {_candidates(split)}"""
     return [
         none_of(
             split,
@@ -161,7 +169,15 @@ def _of_split(split: str, params: Mapping[str, Any], counted: int) -> list[Check
             "n_targets is distinct from own_targets",
             "n_targets are the targets there are",
         ),
-        Check(split, "events_without_sample", missing, f"every {split} event that can be is a target", 0, 0),
+        Sought(
+            split,
+            "events_without_sample",
+            missing,
+            f"every {split} event that can be is a target",
+            minimum=0,
+            maximum=0,
+            rows=without,
+        ),
         Check(
             split, "miscounted", f"count(*) - {counted}", "there are as many samples as were counted", 0, 0
         ),
@@ -186,17 +202,15 @@ def shown_promises(tables: Collection[str], cuts: Sequence[int] | None) -> list[
             "list_max(items) >= (select count(*) from items)",
             "every item shown stands in items",
         ),
-        Check(
+        none_in(
             "impressions",
             "leak_clicked_held_out",
-            """(select count(*) from (
+            """from (
                 select user_index, ts, unnest(items) as item_index, unnest(clicked) as clicked
                 from impressions where split = 'train') as shown
                 semi join (from interactions where split in ('valid', 'test')) as held
-                using (user_index, ts, item_index) where clicked)""",
+                using (user_index, ts, item_index) where clicked""",
             "no clicked item of a train list is a valid or test event",
-            minimum=0,
-            maximum=0,
         ),
     ]
     if cuts:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sid_tokenizers.base import Vectors
-from sid_tokenizers.blocks import product
+from sid_tokenizers.products import product
 
 BLOCK = 1 << 22  # scores that are held at a time
 Mask = npt.NDArray[np.bool_]

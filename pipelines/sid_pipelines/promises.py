@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sid_pipelines.contents import apart
+from sid_pipelines.failing import Sought, among, repeats
 from sid_schemas import Check
 from sid_schemas.checks import none_of
 from sid_schemas.tables import named_sids
@@ -17,6 +18,7 @@ from sid_tokenizers import Trie, Vocabulary
 from sid_warehouse.arrays import padded_matrix
 from sid_warehouse.stages import StageOutput
 
+KEPT = 20  # failing rows that are named of what Python counts
 VARIES = "varies"  # the length of IDs that are paths in one vocabulary for all places
 
 
@@ -82,13 +84,17 @@ def sid_promises(shape: SidShape) -> list[Check]:
             "sid_to_items leads back from the SID and slot to the item",
         ),
         none_of(back, "wrong_n", "n <> len(item_indexes)", "n counts item_indexes"),
-        Check(
+        Sought(
             back,
             "items_too_many",
             f"coalesce(sum(n), 0) - (select count(*) from {table})",
             "every item stands behind one SID",
             minimum=0,
             maximum=0,
+            rows=f"""select item_index, count(slot) as in_sids, count(sid_key) as behind_sids from (
+                    select item_index, slot, null as sid_key from {table} union all
+                    select unnest(item_indexes), null, sid_key from {back})
+                group by item_index having count(slot) <> 1 or count(sid_key) <> 1""",
         ),
     ]
 
@@ -169,13 +175,14 @@ def _shape_promises(shape: SidShape) -> list[Check]:
         checks.append(none_of(shape.back, "overfull", f"n > {shape.capacity}", why))
     if shape.max_collision_rate is not None:
         checks.append(
-            Check(
+            Sought(
                 table,
                 "collision_rate",
                 "(count(*) - count(distinct sid)) / greatest(count(*), 1)",
                 "share of items whose SID another item has, (N - U) / N",
                 minimum=0,
                 maximum=shape.max_collision_rate,
+                rows=repeats(table, "sid"),
             )
         )
     return checks
@@ -184,21 +191,23 @@ def _shape_promises(shape: SidShape) -> list[Check]:
 def counted_promises(shape: SidShape, resolved: StageOutput) -> list[tuple[Check, float]]:
     """Give the checks of SIDs that Python computes, each with its number: the trie, and paths in it."""
     vocabulary, folder = shape.vocabulary, apart(resolved.folder, shape.name)
-    table = resolved.read(shape.table, ["sid", "tokens"])
+    table = resolved.read(shape.table, ["item_index", "sid", "tokens"])
     made = Trie.build(padded_matrix(table["sid"], vocabulary.length, -1))
     kept = Trie.load(folder / "trie.safetensors")
     arrays = ("offsets", "codes", "items")
     differs = not all(np.array_equal(getattr(made, name), getattr(kept, name)) for name in arrays)
     found = [(nothing(shape.table, "trie_differs", "the trie holds the SIDs"), float(differs))]
     if vocabulary.places:
-        ends_within = float(((made.items >= 0) & (np.diff(made.offsets) > 0)).sum())
+        within = made.items[(made.items >= 0) & (np.diff(made.offsets) > 0)]
         spelt = pa.array(vocabulary.names).take(pc.list_flatten(table["sid"]).combine_chunks())
-        wrong = int(
-            pc.sum(pc.not_equal(spelt, pc.list_flatten(table["tokens"]).combine_chunks())).as_py() or 0
-        )
+        wrong = pc.not_equal(spelt, pc.list_flatten(table["tokens"]).combine_chunks()).fill_null(False)
+        rows = pc.list_parent_indices(table["sid"].combine_chunks()).filter(wrong)
+        items = table["item_index"].combine_chunks()
+        prefixes = nothing(shape.table, "not_prefix_free", "no SID is the beginning of another")
+        spelling = nothing(shape.table, "wrong_strings", "tokens spell out sid")
         found += [
-            (nothing(shape.table, "not_prefix_free", "no SID is the beginning of another"), ends_within),
-            (nothing(shape.table, "wrong_strings", "tokens spell out sid"), float(wrong)),
+            (among(prefixes, "item_index", items.take(within[:KEPT]).to_pylist()), float(len(within))),
+            (among(spelling, "item_index", items.take(rows[:KEPT]).to_pylist()), float(len(rows))),
         ]
     return found
 
@@ -216,5 +225,13 @@ def same_items(table: str) -> list[Check]:
         none_of(
             table, "not_the_items", f"item_id is distinct from {other}", "item_index and item_id as in items"
         ),
-        Check(table, "items_missing", missing, "every item has a row", minimum=0, maximum=0),
+        Sought(
+            table,
+            "items_missing",
+            missing,
+            "every item has a row",
+            minimum=0,
+            maximum=0,
+            rows=f"from items where item_index not in (select item_index from {table})",
+        ),
     ]

@@ -15,11 +15,11 @@ from sid_warehouse.diff import Side, compare
 from sid_warehouse.reader import Release
 from sid_warehouse.stages import StageOutput
 
-REVISION = 7
+REVISION = 8
 FURTHER = ("churn", "pieces", "users")  # what not every release has
 COMPARED = 2_000_000  # events, up to which the report has what changed since the base
 Changes = Mapping[str, Any] | None
-Render = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, StageOutput], Changes], str]
+Render = Callable[[Side, Changes], str]
 
 
 def fingerprint(keys: Mapping[str, str]) -> str:
@@ -43,8 +43,8 @@ def publish(
     """Publish the outputs of all stages as one release and refresh the catalog.
 
     stages: the outputs by label, for the lineage. outputs: the same by the part that each plays. render
-    makes `report.html` from (record, metrics, outputs, changes since the base). kind: "build", or what went
-    on from release `base`: "append" or "retokenize". copies: what the catalog is to be, see
+    makes `report.html` of the release as it will be, and of what changed since the base. kind: "build", or
+    what went on from release `base`: "append" or "retokenize". copies: what the catalog is to be, see
     `catalog.refresh`. Publishing the same outputs again publishes nothing; the release that has them is
     given.
     """
@@ -77,9 +77,10 @@ def publish(
     with files.writing(warehouse) as scratch:
         metrics = gather_metrics(outputs)
         files.write_json(scratch / "metrics.json", metrics)
-        changes = _changes(base, Side(record, metrics, tables, expected)) if base else None
+        draft = Side(record, metrics, tables, expected)
+        changes = _changes(base, draft) if base else None
         pages = {
-            "report.html": render(record, metrics, outputs, changes),
+            "report.html": render(draft, changes),
             "release.md": page(record, metrics),
         }
         for name, text in pages.items():

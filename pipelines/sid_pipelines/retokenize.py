@@ -133,5 +133,5 @@ def _write_reference(source: Path, target: Path, labels: Sequence[Labels], base:
     files.write_json(target / "tokenizer" / "fit.json", record)
 
 
-RELABEL = Stage("relabel", revision=3, parents=("fitted", "base"), run=relabel)
-CHURN = Stage("churn", revision=3, parents=("base", "fitted", "collisions"), run=measure_churn)
+RELABEL = Stage("relabel", revision=4, parents=("fitted", "base"), run=relabel)
+CHURN = Stage("churn", revision=4, parents=("base", "fitted", "collisions"), run=measure_churn)

@@ -300,4 +300,4 @@ def _last_on_same_item(chunk: Chunk) -> Rows:
     return last
 
 
-STAGE = Stage("sequences", revision=8, parents=("ingest", "clean", "split", "text"), run=run)
+STAGE = Stage("sequences", revision=9, parents=("ingest", "clean", "split", "text"), run=run)

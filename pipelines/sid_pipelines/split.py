@@ -116,4 +116,4 @@ def _dates(times: Sequence[int]) -> str:
     return ", ".join(str(np.datetime64(time, "ms").astype("datetime64[s]")) for time in times)
 
 
-STAGE = Stage("split", revision=8, parents=("clean",), run=run)
+STAGE = Stage("split", revision=9, parents=("clean",), run=run)

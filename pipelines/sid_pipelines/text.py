@@ -263,4 +263,4 @@ def _escaped(found: re.Match[str]) -> str:
     return found[1] if found[1] in "'\"" else " "
 
 
-STAGE = Stage("text", revision=7, parents=("clean",), run=run)
+STAGE = Stage("text", revision=8, parents=("clean",), run=run)

@@ -286,4 +286,4 @@ def train_popularity(
     return popularity
 
 
-STAGE = Stage("tokenize", revision=7, parents=("split",), run=run)
+STAGE = Stage("tokenize", revision=8, parents=("split",), run=run)

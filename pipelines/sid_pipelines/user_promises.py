@@ -3,6 +3,7 @@
 promises.py has what it promises of items' SIDs, which must be unique; users may share theirs.
 """
 
+from sid_pipelines.failing import Sought, none_in
 from sid_pipelines.users import FOLDER
 from sid_schemas import Check
 from sid_schemas.checks import none_of
@@ -15,9 +16,10 @@ OF_TRAIN = """
     select user_index, sid[1] as cluster, count(*) / sum(count(*)) over (partition by user_index) as weight
     from interactions join sids using (item_index) where split = 'train' group by user_index, sid[1]"""
 AS_WRITTEN = "select user_index, unnest(clusters) as cluster, unnest(weights) as weight from user_mixtures"
-NOT_OF_TRAIN = f"""(
-    select count(*) from ({OF_TRAIN}) as train full join ({AS_WRITTEN}) as written
-    using (user_index, cluster) where coalesce(abs(train.weight - written.weight) > 1e-9, true))"""
+NOT_OF_TRAIN = f"""
+    select user_index, cluster, train.weight as share_of_train, written.weight as weight
+    from ({OF_TRAIN}) as train full join ({AS_WRITTEN}) as written
+    using (user_index, cluster) where coalesce(abs(train.weight - written.weight) > 1e-9, true)"""
 
 
 def user_promises(users: StageOutput) -> list[Check]:
@@ -41,7 +43,16 @@ def _same_users(table: str) -> list[Check]:
             f"user_index not in {TRAIN_USERS}",
             "every user here has a train event",
         ),
-        Check(table, "users_missing", missing, "every user with a train event is here", minimum=0, maximum=0),
+        Sought(
+            table,
+            "users_missing",
+            missing,
+            "every user with a train event is here",
+            minimum=0,
+            maximum=0,
+            rows=f"""select distinct user_index from interactions where split = 'train'
+                and user_index not in (select user_index from {table})""",
+        ),
     ]
 
 
@@ -77,10 +88,10 @@ def _ids() -> Check:
 
 def _groups() -> list[Check]:
     """Give the check that slots count the users of a SID: distinct, and none past their number."""
-    gaps = """(select count(*) from (select sid_key from user_sids group by sid_key
-        having max(slot) + 1 <> count(*) or count(distinct slot) <> count(*)))"""
+    gaps = """select sid_key, count(*) as users, list(slot order by slot) as slots from user_sids
+        group by sid_key having max(slot) + 1 <> count(*) or count(distinct slot) <> count(*)"""
     why = "slots count 0..n-1 among the users who share a SID"
-    return [Check(USER_SIDS.name, "slot_gaps", gaps, why, minimum=0, maximum=0)]
+    return [none_in(USER_SIDS.name, "slot_gaps", gaps, why)]
 
 
 def _mixtures() -> list[Check]:
@@ -94,7 +105,5 @@ def _mixtures() -> list[Check]:
         none_of(table, "no_share", "not list_min(weights) > 0", "every weight is above 0"),
         none_of(table, "repeated", repeated, "a weight for each cluster, and each cluster once"),
         none_of(table, "unknown_cluster", unknown, "every cluster is the first code of an item's SID"),
-        Check(
-            table, "not_of_train", NOT_OF_TRAIN, "weights are shares of train events", minimum=0, maximum=0
-        ),
+        none_in(table, "not_of_train", NOT_OF_TRAIN, "weights are shares of train events"),
     ]

@@ -224,4 +224,4 @@ def user_mixtures(events: TrainEvents, clusters: Rows) -> pa.Table:
     )
 
 
-STAGE = Stage("users", revision=2, parents=("clean", "split", "collisions"), run=run)
+STAGE = Stage("users", revision=3, parents=("clean", "split", "collisions"), run=run)

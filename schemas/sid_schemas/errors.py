@@ -5,6 +5,7 @@ SidmillError              exit code 1
 ├── SourceError           a raw file is missing, broken or of another format
 ├── DataError             the data cannot be used as asked (nothing left, too few items, NaN)
 ├── WarehouseError        a warehouse, stage or release is missing, damaged or not writable
+│   └── UnreachableError  an object store did not answer; the same may succeed later
 ├── MissingExtraError     an optional package is not installed; the message has the pip line
 └── GateRefusedError      exit code 3: a quality gate refused the release
 """
@@ -32,6 +33,10 @@ class DataError(SidmillError):
 
 class WarehouseError(SidmillError):
     """A warehouse, stage output or release that is missing, damaged or not writable."""
+
+
+class UnreachableError(WarehouseError):
+    """An object store that did not answer, or said that it is busy: the same may succeed later."""
 
 
 class MissingExtraError(SidmillError):

@@ -36,21 +36,33 @@ def _great_expectations() -> Any:
     return gx
 
 
-def suite(name: str, checks: Sequence[Check]) -> Any:
-    """Give the Great Expectations suite of one table's checks; column names are check names."""
+def suite(name: str, checks: Sequence[Check], *, present: bool = False) -> Any:
+    """Give the Great Expectations suite of one table's checks; column names are check names.
+
+    present: expect that each number is there too, as Great Expectations calls a bound over a null kept.
+    """
     gx = _great_expectations()
-    return gx.ExpectationSuite(
-        name=name,
-        expectations=[
-            gx.expectations.ExpectColumnValuesToBeBetween(
-                column=check.name,
-                min_value=check.minimum,
-                max_value=check.maximum,
-                meta={"notes": check.why},
-            )
-            for check in checks
-        ],
-    )
+    bounds = [
+        gx.expectations.ExpectColumnValuesToBeBetween(
+            column=check.name,
+            min_value=check.minimum,
+            max_value=check.maximum,
+            meta={"notes": check.why},
+        )
+        for check in checks
+    ]
+    there = [
+        gx.expectations.ExpectColumnValuesToNotBeNull(column=check.name, meta={"notes": check.why})
+        for check in checks
+        if present
+    ]
+    return gx.ExpectationSuite(name=name, expectations=[*bounds, *there])
+
+
+def suite_json(name: str, checks: Sequence[Check]) -> dict[str, Any]:
+    """Give a table's suite as `gx.ExpectationSuite(**...)` reads it back, for people who run their own."""
+    told: dict[str, Any] = suite(name, checks, present=True).to_json_dict()
+    return told
 
 
 def judge(checks: Sequence[Check], measured: Mapping[str, Mapping[str, float | None]]) -> list[Verdict]:

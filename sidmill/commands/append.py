@@ -10,25 +10,47 @@ from sid_flows.plan import check_step
 from sid_flows.recipe import warehouse_path
 from sid_pipelines.chain import PUBLISH
 from sid_warehouse.reader import Warehouse
-from sidmill.app import BeamOpt, EngineOpt, JsonOpt, RecipeArg, SetOpt, WarehouseOpt, app, overrides_of
-from sidmill.commands.build import nothing_to_do, run_flow, tell
+from sidmill import completing
+from sidmill.app import (
+    BeamOpt,
+    EngineOpt,
+    JsonOpt,
+    RecipeArg,
+    SetOpt,
+    UntilOpt,
+    WarehouseOpt,
+    app,
+    overrides_of,
+)
+from sidmill.commands.build import nothing_to_do, tell
 from sidmill.console import print_table, say
+from sidmill.running import LogOpt, resumable, run_flow, settle_log
 
 
 @app.command()
+@resumable()
 def append(
     recipe: RecipeArg,
     base: Annotated[
-        str | None, typer.Option(help="the release: DATASET, DATASET@vN or DATASET@TAG [default: the latest]")
+        str | None,
+        typer.Option(
+            help="the release: DATASET, DATASET@vN or DATASET@TAG [default: the latest]",
+            autocompletion=completing.refs,
+        ),
     ] = None,
     warehouse: WarehouseOpt = None,
     set_: SetOpt = None,
     engine: EngineOpt = None,
     beam_options: BeamOpt = None,
-    until: Annotated[str | None, typer.Option(help="stop after this stage")] = None,
+    until: UntilOpt = None,
+    log: LogOpt = None,
     json: JsonOpt = False,
 ) -> None:
-    """Append a new dump to a release: no published ID moves, new items get SIDs from frozen codebooks."""
+    """Append a new dump to a release; no published ID moves.
+
+    New items get SIDs from frozen codebooks.
+    """
+    settle_log(log)
     place, overrides = warehouse_path(warehouse), overrides_of(set_, engine, beam_options)
     until = None if until is None or check_step(until) == PUBLISH else until
     plan = plan_append(recipe, place, base, overrides, until)

@@ -1,18 +1,13 @@
 """run and plan: from a recipe to a release, or to what would have to run."""
 
 import shlex
-import shutil
-import sys
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from sid_flows.exporting import exports, folder_of, missing
 from sid_flows.plan import Plan, check_step, make_plan
 from sid_flows.recipe import warehouse_path
 from sid_pipelines.chain import PUBLISH
-from sid_schemas import MissingExtraError, SidmillError
 from sid_warehouse import catalog as catalogs
 from sid_warehouse.db import identifier
 from sid_warehouse.reader import Warehouse
@@ -22,25 +17,32 @@ from sidmill.app import (
     JsonOpt,
     RecipeArg,
     SetOpt,
-    StoppedError,
+    UntilOpt,
     WarehouseOpt,
     app,
     overrides_of,
 )
-from sidmill.console import BarReporter, PlainReporter, SilentReporter, print_json, print_table, say
+from sidmill.console import print_json, print_table, say
+from sidmill.running import LogOpt, program, resumable, run_flow, settle_log
 
 
 @app.command()
+@resumable()
 def run(
     recipe: RecipeArg,
     warehouse: WarehouseOpt = None,
     set_: SetOpt = None,
     engine: EngineOpt = None,
     beam_options: BeamOpt = None,
-    until: Annotated[str | None, typer.Option(help="stop after this stage")] = None,
+    until: UntilOpt = None,
+    log: LogOpt = None,
     json: JsonOpt = False,
 ) -> None:
-    """Run the whole chain to a new release; what is done already is not run again."""
+    """Run a recipe: raw dumps in, a new release out.
+
+    What is done already is not run again.
+    """
+    settle_log(log)
     place, overrides = warehouse_path(warehouse), overrides_of(set_, engine, beam_options)
     until = None if until is None or check_step(until) == PUBLISH else until
     plan = make_plan(recipe, place, overrides, until)
@@ -91,50 +93,6 @@ def nothing_to_do(plan: Plan, until: str | None, *, json: bool) -> None:
         say(f"nothing to do: {done}, published as {ref}")
 
 
-def run_flow(name: str, arguments: tuple[Any, ...], warehouse: Path, *, json: bool) -> dict[str, Any]:
-    """Run a Prefect flow in this process, reporting to the terminal; its first argument is a recipe."""
-    from sid_flows import prefect_settings
-    from sid_flows.reporting import reporter
-    from sid_warehouse import files
-
-    with files.writing(warehouse):  # fails now, in one line, where the warehouse cannot be written
-        pass
-    prefect_settings.settle(warehouse, quiet=True)
-    if not json:
-        say(f"{arguments[0]} -> {warehouse}  (Prefect starts: about 10 s)")
-    try:
-        from sid_flows import build
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"Running a recipe ({error.name})", "flows") from error
-    terminal = sys.stdout.isatty() and not json
-    report = SilentReporter() if json else BarReporter() if terminal else PlainReporter()
-    token = reporter.set(report)
-    try:
-        result: dict[str, Any] = getattr(build, name)(*arguments)
-        return result
-    except KeyboardInterrupt as error:
-        _forget_frames(error)
-        raise StoppedError("stopped; finished stages are kept, run the same command to go on") from None
-    except SidmillError as error:
-        _forget_frames(error)
-        raise type(error).__new__(type(error), *error.args) from None
-    finally:
-        reporter.reset(token)
-        if isinstance(report, BarReporter):
-            report.close()
-
-
-def _forget_frames(error: BaseException) -> None:
-    """Empty an error's traceback.
-
-    Prefect keeps the error beyond exit, and with its frames DuckDB, which then prints leak warnings.
-    """
-    held: BaseException | None = error
-    while held is not None:
-        held.__traceback__ = None
-        held = held.__cause__ or held.__context__
-
-
 def _tell_release(warehouse: Path, ref: str) -> None:
     release = Warehouse(warehouse).release(ref)
     rows, unique = release.record["rows"], release.metrics["collisions"]["after"]["uniquely_identified"]
@@ -147,7 +105,7 @@ def _tell_release(warehouse: Path, ref: str) -> None:
     _tell_statistics(release.metrics["published_statistics"])
     dataset = identifier(release.record["dataset"])
     query = f"select text, title from {dataset}.sids join {dataset}.items using (item_index) limit 5"
-    command = [*_program(), "sql", query]
+    command = [*program(), "sql", query]
     if warehouse != warehouse_path(None):
         command += ["--warehouse", str(warehouse)]
     say("query it:")
@@ -174,13 +132,6 @@ def _tell_data(result: dict[str, Any]) -> None:
 def _tell_statistics(compared: list[dict[str, Any]]) -> None:
     for one in compared:
         say(one["says"])
-
-
-def _program() -> list[str]:
-    """Give the words that start this command again, from where the user is."""
-    if shutil.which("sidmill"):
-        return ["sidmill"]
-    return [sys.argv[0]] if Path(sys.argv[0]).name == "sidmill" else [sys.executable, "-m", "sidmill"]
 
 
 @app.command()

@@ -4,8 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from sid_flows import report_changes as rows
 from sid_flows.recipe import warehouse_path
+from sid_flows.report import changes as rows
+from sid_flows.report.markup import percent
 from sid_flows.retokenize import plan_retokenize
 from sid_warehouse.believed import believed
 from sid_warehouse.diff import SHOWN, compare
@@ -21,8 +22,9 @@ from sidmill.app import (
     app,
     overrides_of,
 )
-from sidmill.commands.build import nothing_to_do, run_flow, tell
-from sidmill.console import print_json, print_table, say
+from sidmill.commands.build import nothing_to_do, tell
+from sidmill.console import print_json, print_table, say, working
+from sidmill.running import LogOpt, resumable, run_flow, settle_log
 
 
 @app.command()
@@ -38,10 +40,14 @@ def diff(
         bool, typer.Option("--exit-code", help="exit with 1 where an ID of a that is in b has moved")
     ] = False,
 ) -> None:
-    """Show what release B changes of A: IDs, items, splits, samples, recipe, metrics."""
+    """Show what release B changes of release A.
+
+    IDs, items, splits, samples, recipe, metrics.
+    """
     place = Warehouse(warehouse_path(warehouse))
     with place.release(a) as before, place.release(b) as after, believed(place.path):
-        found = compare(before, after, shown=None if all_ else SHOWN)
+        with working(f"comparing {before.ref} and {after.ref}", json=json):
+            found = compare(before, after, shown=None if all_ else SHOWN)
         if json:
             print_json(found)
         else:
@@ -57,7 +63,7 @@ def _tell(found: dict[str, Any]) -> None:
     say()
     print_table(["", "a", "b", "kept", "added", "removed", "renumbered"], rows.counted(found))
     say()
-    churned = [[what, number, rows.percent(share)] for what, number, share in rows.churn_rows(found["sids"])]
+    churned = [[what, number, percent(share)] for what, number, share in rows.churn_rows(found["sids"])]
     print_table(["SIDs of kept items", "changed", "share"], churned)
     say()
     print_table(["events", "a", "b", "added", "removed", "moved away", "moved here"], rows.events(found))
@@ -86,6 +92,7 @@ def _tell_examples(found: dict[str, Any]) -> None:
 
 
 @app.command()
+@resumable()
 def retokenize(
     ref: RefArg,
     recipe: RecipeArg,
@@ -96,9 +103,14 @@ def retokenize(
     no_match: Annotated[
         bool, typer.Option("--no-match", help="leave labels as the fit gives them, so that most IDs move")
     ] = False,
+    log: LogOpt = None,
     json: JsonOpt = False,
 ) -> None:
-    """Make new codebooks on a release's embeddings; labels are matched so that few IDs move."""
+    """Make new codebooks for a release, so that few IDs move.
+
+    They are fitted on its own embeddings, and their labels are matched with the old ones.
+    """
+    settle_log(log)
     place, overrides = warehouse_path(warehouse), overrides_of(set_, engine, beam_options)
     plan = plan_retokenize(ref, recipe, place, overrides, match=not no_match)
     if plan.published:

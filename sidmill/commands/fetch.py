@@ -8,13 +8,17 @@ from typing import Annotated
 import typer
 
 from sid_schemas import RecipeError
+from sidmill import completing
 from sidmill.app import JsonOpt, StoppedError, app
 from sidmill.console import BarReporter, PlainReporter, SilentReporter, print_json, print_table, say
 
 
 @app.command()
 def fetch(
-    source: Annotated[str | None, typer.Argument(help="a known dump, as ml-1m; without it, the list")] = None,
+    source: Annotated[
+        str | None,
+        typer.Argument(help="a known dump, as ml-1m; without it, the list", autocompletion=completing.dumps),
+    ] = None,
     to: Annotated[Path | None, typer.Option(help="folder that the files go to")] = None,
     mirror: Annotated[
         list[str] | None,
@@ -24,7 +28,10 @@ def fetch(
     list_: Annotated[bool, typer.Option("--list", help="list the dumps, or those of a family")] = False,
     json: JsonOpt = False,
 ) -> None:
-    """Download a known public dump: resumed where it stopped, checked against its SHA-256."""
+    """Download a known public dump.
+
+    It is resumed where it stopped, and checked against its SHA-256.
+    """
     from sid_pipelines import fetch as fetching
     from sid_pipelines import public_dumps
 

@@ -1,6 +1,10 @@
 """releases, show and sql: what a warehouse holds."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from sid_flows.recipe import warehouse_path
 from sid_schemas import SidmillError, WarehouseError
@@ -10,6 +14,9 @@ from sid_warehouse.believed import believed
 from sid_warehouse.reader import Release, Warehouse
 from sidmill.app import JsonOpt, RefArg, WarehouseOpt, app
 from sidmill.console import print_json, print_table, say
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 @app.command()
@@ -97,8 +104,15 @@ def _show(release: Release) -> None:
 
 
 @app.command()
-def sql(query: str, warehouse: WarehouseOpt = None, json: JsonOpt = False) -> None:
-    """Ask the catalog, opened read-only: `select ... from DATASET.sids`."""
+def sql(
+    query: Annotated[str, typer.Argument(help="one SQL query, in quotes")],
+    warehouse: WarehouseOpt = None,
+    json: JsonOpt = False,
+) -> None:
+    """Ask the catalog by SQL; it is opened read-only.
+
+    A release is a schema: `select * from DATASET.sids limit 5`.
+    """
     import duckdb
 
     place = warehouse_path(warehouse)
@@ -114,8 +128,7 @@ def sql(query: str, warehouse: WarehouseOpt = None, json: JsonOpt = False) -> No
         )
     try:
         with duckdb.connect(str(path), read_only=True) as connection:
-            relation = connection.sql(query)
-            columns, rows = (relation.columns, relation.fetchall()) if relation else ([], [])
+            columns, rows = _asked(connection, query)
     except duckdb.Error as error:
         raise SidmillError(f"sql: {error}") from error
     columns = _distinct(columns)
@@ -123,6 +136,22 @@ def sql(query: str, warehouse: WarehouseOpt = None, json: JsonOpt = False) -> No
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
         print_table(columns, rows)
+
+
+def _asked(connection: "duckdb.DuckDBPyConnection", query: str) -> tuple[list[str], list[Any]]:
+    """Give columns and rows; in a thread, as DuckDB would see Ctrl-C only once the query has ended."""
+
+    def ask() -> tuple[list[str], list[Any]]:
+        relation = connection.sql(query)
+        return (relation.columns, relation.fetchall()) if relation else ([], [])
+
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(ask)
+        try:
+            return found.result()
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
 
 
 def _distinct(names: list[str]) -> list[str]:

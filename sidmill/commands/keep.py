@@ -13,6 +13,7 @@ from sid_warehouse.names import Ref, check_dataset
 from sid_warehouse.reader import Warehouse
 from sid_warehouse.retention import Rules
 from sid_warehouse.tags import Tag
+from sidmill import completing
 from sidmill.app import JsonOpt, RefArg, WarehouseOpt, app
 from sidmill.console import print_json, print_table, say
 
@@ -20,12 +21,17 @@ from sidmill.console import print_json, print_table, say
 @app.command()
 def tag(
     ref: RefArg,
-    name: Annotated[str, typer.Argument(help="the tag, as in production")],
+    name: Annotated[
+        str, typer.Argument(help="the tag, as in production", autocompletion=completing.tag_names)
+    ],
     remove: Annotated[bool, typer.Option("--remove", help="remove the tag; REF is its data set")] = False,
     warehouse: WarehouseOpt = None,
     json: JsonOpt = False,
 ) -> None:
-    """Name a release, so that gc keeps it and DATASET@NAME is it; a tag that is there is moved."""
+    """Name a release: DATASET@NAME is it then, and gc keeps it.
+
+    A tag that is there already is moved.
+    """
     place, to = Warehouse(warehouse_path(warehouse)).path, Ref.parse(ref)
     if remove:
         gone = tagging.remove(place, to, name)
@@ -37,7 +43,9 @@ def tag(
 
 @app.command()
 def tags(
-    dataset: Annotated[str | None, typer.Argument(help="of this data set only")] = None,
+    dataset: Annotated[
+        str | None, typer.Argument(help="of this data set only", autocompletion=completing.datasets)
+    ] = None,
     warehouse: WarehouseOpt = None,
     json: JsonOpt = False,
 ) -> None:
@@ -57,7 +65,7 @@ def tags(
 
 @app.command()
 def rollback(
-    ref: Annotated[str, typer.Argument(help="a tag: DATASET@TAG")],
+    ref: Annotated[str, typer.Argument(help="a tag: DATASET@TAG", autocompletion=completing.tagged)],
     to: Annotated[str | None, typer.Option(help="an earlier release of this tag, as in v2")] = None,
     warehouse: WarehouseOpt = None,
     json: JsonOpt = False,
@@ -113,7 +121,7 @@ def gc(
     warehouse: WarehouseOpt = None,
     json: JsonOpt = False,
 ) -> None:
-    """List what nothing needs any more, and why; with --yes remove it.
+    """List what nothing needs any more; with --yes remove it.
 
     The latest release, tagged ones, and what a reader or a run has open always stay.
     """
@@ -156,7 +164,10 @@ def catalog(
     warehouse: WarehouseOpt = None,
     json: JsonOpt = False,
 ) -> None:
-    """Bring catalog.duckdb up to the releases and tags there are, as after the folder was moved."""
+    """Bring catalog.duckdb up to date, as after a move.
+
+    It shows the releases and tags there are then, where they are now.
+    """
     if views and copies_:
         raise RecipeError("--views and --copies: expected one of them, got both")
     place = Warehouse(warehouse_path(warehouse)).path

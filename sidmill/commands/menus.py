@@ -9,7 +9,10 @@ from sidmill.console import print_json, print_table, say
 
 @app.command()
 def sources(json: JsonOpt = False) -> None:
-    """List the dumps a recipe may name: files, what they yield, licence, what the parser was tested on."""
+    """List the sources: which dumps can be read.
+
+    Their files, what they yield, licence, what the parser was tested on.
+    """
     from sid_pipelines.sources import SOURCES
 
     rows = []
@@ -34,7 +37,10 @@ def sources(json: JsonOpt = False) -> None:
 
 @app.command()
 def protocols(json: JsonOpt = False) -> None:
-    """List the split protocols a recipe may name: what each holds out, what it leaks, parameters."""
+    """List the split protocols, and what each leaks.
+
+    What each holds out, what it leaks, its parameters.
+    """
     from sid_pipelines.protocols import PROTOCOLS
 
     rows = [
@@ -51,7 +57,7 @@ def protocols(json: JsonOpt = False) -> None:
 
 @app.command()
 def tokenizers(json: JsonOpt = False) -> None:
-    """List the tokenizers a recipe may name: paper, length, order, needs, parameters."""
+    """List the tokenizers: paper, length, needs, parameters."""
     from sid_tokenizers import TOKENIZERS, Tokenizer
 
     rows = []
@@ -76,7 +82,10 @@ def tokenizers(json: JsonOpt = False) -> None:
 
 @app.command()
 def pieces(json: JsonOpt = False) -> None:
-    """List the ways to cut SIDs into pieces that [pieces] may name: source, needs, parameters."""
+    """List the ways to cut SIDs into pieces.
+
+    [pieces] names them: source, needs, parameters.
+    """
     from sid_tokenizers.pieces import PIECES
 
     rows = [
@@ -93,7 +102,7 @@ def pieces(json: JsonOpt = False) -> None:
 
 @app.command()
 def embeddings(json: JsonOpt = False) -> None:
-    """List what makes vectors: encoders of text and images, collaborative models, fusions."""
+    """List what makes vectors: encoders, models, fusions."""
     from sid_pipelines.embedders import menu
 
     _print_menu(menu(), "name a model in [[embed]], a fusion as [fuse] method. Options: --json", json)
@@ -101,7 +110,10 @@ def embeddings(json: JsonOpt = False) -> None:
 
 @app.command()
 def policies(json: JsonOpt = False) -> None:
-    """List the collision policies a recipe may name: source, promise, length, needs, parameters."""
+    """List the collision policies, and what each promises.
+
+    Source, promise, length, needs, parameters.
+    """
     from sid_tokenizers import POLICIES
 
     rows = [
@@ -120,7 +132,10 @@ def policies(json: JsonOpt = False) -> None:
 
 @app.command()
 def formats(json: JsonOpt = False) -> None:
-    """List the trainers' formats that an export or [export] may name: whose, what they write, settings."""
+    """List the formats of export: whose, what they write.
+
+    An export or [export] names them; their settings are in --json.
+    """
     from sid_pipelines.trainers import TRAINERS
 
     rows = [

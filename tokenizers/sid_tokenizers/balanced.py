@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sid_tokenizers.base import Vectors, Weights
-from sid_tokenizers.blocks import one_core_products, over_blocks, product
+from sid_tokenizers.blocks import one_core_products, over_blocks
 from sid_tokenizers.clusters import cluster_means, squared_distances
 from sid_tokenizers.kmeans import kmeans
+from sid_tokenizers.products import product
 from sid_tokenizers.transport import cheapest_balanced
 
 METHODS = ("auto", "exact", "greedy", "onerec", "sinkhorn")

@@ -12,15 +12,9 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from sid_schemas import DataError
 
 BLOCK = 2048  # rows: with 256 codes, distances of 2 MB
-TILE = 64  # rows: a multiple of what any kernel takes at once
-LARGE = 2**21  # multiplications, beyond which BLAS takes its large kernels
-Floats = npt.NDArray[np.float32]
 
 
 def over_blocks(n: int, work: Callable[[slice], None], *, size: int = BLOCK) -> None:
@@ -33,31 +27,6 @@ def over_blocks(n: int, work: Callable[[slice], None], *, size: int = BLOCK) -> 
             return
         for _ in _pool().map(work, slices):
             pass
-
-
-def product(left: Floats, right: Floats) -> Floats:
-    """Give left @ right: (n, d), (d, k) -> (n, k), a row's numbers not depending on the rows beside it.
-
-    BLAS has other kernels for small matrices and for odd numbers of rows, which round otherwise; then an
-    item coded alone could get another code than in its batch. So rows are filled up with zeros.
-    """
-    n = len(left)
-    full = padded(n, right.size)
-    if full == n:
-        return left @ right
-    filled = np.zeros((full, left.shape[1]), dtype=left.dtype)
-    filled[:n] = left
-    whole: Floats = filled @ right
-    return whole[:n]
-
-
-def padded(n: int, work: int) -> int:
-    """Give how many rows to multiply for n: a multiple of TILE, and enough for the large kernels.
-
-    work: multiplications per row.
-    """
-    enough = min(-(-LARGE // max(work, 1)), BLOCK)
-    return -(-max(n, enough) // TILE) * TILE
 
 
 @contextmanager

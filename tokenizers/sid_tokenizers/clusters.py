@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sid_tokenizers.base import Vectors, Weights
-from sid_tokenizers.blocks import over_blocks, product
+from sid_tokenizers.blocks import over_blocks
+from sid_tokenizers.products import product
 
 SUMS = 16_384  # rows added up in float32 before the sum goes on in float64
 

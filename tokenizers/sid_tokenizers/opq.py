@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from sid_schemas import DataError
 from sid_tokenizers.base import Vectors, Weights
-from sid_tokenizers.blocks import one_core_products, over_blocks, product
+from sid_tokenizers.blocks import one_core_products, over_blocks
 from sid_tokenizers.catalogue import Catalogue
 from sid_tokenizers.clusters import cluster_means, nearest
 from sid_tokenizers.pq import PQ, pieces
+from sid_tokenizers.products import product
 from sid_tokenizers.residual import check_at_least
 from sid_tokenizers.scheme import Traits
 

@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from sid_schemas import DataError
 from sid_tokenizers.base import Codes, Vectors, check_vectors
-from sid_tokenizers.blocks import over_blocks, padded, product
+from sid_tokenizers.blocks import over_blocks
 from sid_tokenizers.clusters import squared_distances
 from sid_tokenizers.codebooks import CodebookTokenizer
+from sid_tokenizers.products import padded, places, product
 from sid_tokenizers.scheme import Scheme
 from sid_tokenizers.vocabulary import MAX_LEVELS
 
@@ -92,11 +93,14 @@ def residual_codes(Z: Vectors, codebooks: Sequence[Vectors], *, unit: bool = Fal
     def work(rows: slice) -> None:
         count = rows.stop - rows.start
         filled = np.zeros((padded(count, products[0].size), dim + 1), dtype=np.float32)
-        residual = filled[:count]
+        place = places(count)
+        residual = filled[place]
         residual[:, :-1] = unit_rows(Z[rows]) if unit else Z[rows]
         residual[:, -1] = 1.0
         for level, (book, right) in enumerate(zip(codebooks, products, strict=True)):
-            codes[rows, level] = found = (filled @ right)[:count].argmin(axis=1)
+            if residual.base is not filled:
+                filled[place] = residual
+            codes[rows, level] = found = (filled @ right)[place].argmin(axis=1)
             if level + 1 < len(codebooks):
                 residual[:, :-1] -= book[found]
                 if unit:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from sid_schemas import DataError
 from sid_tokenizers.base import Codes, Vectors, Weights, check_enough, check_vectors
-from sid_tokenizers.blocks import one_core_products, over_blocks, product
+from sid_tokenizers.blocks import one_core_products, over_blocks
 from sid_tokenizers.catalogue import Catalogue
 from sid_tokenizers.learned.fsq import (
     Bound,
@@ -26,6 +26,7 @@ from sid_tokenizers.learned.fsq import (
     fsq_index,
     fsq_points,
 )
+from sid_tokenizers.products import product
 from sid_tokenizers.residual import ResidualTokenizer, check_at_least, check_levels, residual_codes
 from sid_tokenizers.rq_kmeans import RQKMeans
 from sid_tokenizers.scheme import Traits
@@ -38,13 +39,16 @@ class RQKMeansFSQ(ResidualTokenizer):
     """Residual k-means with a grid as the last level.
 
     kmeans_levels: codes per k-means level, coarse to fine. fsq_levels: grid cells along each of the first
-    principal axes of the residuals; the last level has as many codes as their product. seed, n_init,
-    max_iter, tol: as for RQKMeans, whose codes the first levels equal.
+    principal axes of the residuals; the last level has as many codes as their product. seed: of the
+    k-means++ draws. n_init: seedings tried per level, the best by squared error is kept. max_iter, tol: of
+    Lloyd's steps. The first levels' codes equal those of RQKMeans.
     Learns `codebooks_`, one (K, d) float32 matrix per level, the last with the mean residual of every
     cell, cells taken axis by axis; `center_` (d,), `axes_` (numbers, d) and `scale_` (numbers,), which
     bring a residual onto the grid so that half the rows fall into half of each axis' range.
 
     The last level takes the cell a residual falls into, not the nearest of the codebook.
+
+    exchanges: rounds of moving single rows after Lloyd's steps, 0 for Lloyd alone.
     """
 
     name: ClassVar[str] = "rq-kmeans+fsq"

@@ -32,8 +32,9 @@ class RVQEMA(ResidualTokenizer):
     as the largest level has codes, where that is more), else from uniform noise around zero.
     dead_threshold: running rows per batch below which a code is dead; never more than half the rows per
     code that the batch has (ours; the reference needs batch_size well above dead_threshold * K).
-    restart: put a dead code on a random residual of the batch. sample_weight weights counts and sums,
-    scaled to mean 1; rebirths ignore it.
+    restart: put a dead code on a random residual of the batch.
+
+    sample_weight weights counts and sums, scaled to mean 1; rebirths ignore it.
     Learns `codebooks_`, one (K, d) float32 matrix per level.
 
     The error is a little above rq-kmeans': a code reborn in one of the last batches had no time to settle.

@@ -1,11 +1,11 @@
 """What a warehouse can do without: found, and removed so that no reader sees half of it.
 
 Removed are releases that no rule keeps (retention.py), outputs of stages that no release names, what killed
-processes left half written, what tasks of an engine gave each other in runs that ended, and on request the
-vectors of encoders that no release was made with. Each is renamed away at once and deleted then. Nothing
-outside the warehouse is touched: what lies behind a symbolic link stays, and of a link only the link goes.
-In the folder that stands for a warehouse in an object store, releases are copies, which can be brought
-again; in the store itself only unfinished uploads are removed.
+processes left half written, what tasks of an engine gave each other in runs that ended, rows that gates
+refused, and on request the vectors of encoders that no release was made with. Each is renamed away at once
+and deleted then. Nothing outside the warehouse is touched: what lies behind a symbolic link stays, and of a
+link only the link goes. In the folder that stands for a warehouse in an object store, releases are copies,
+which can be brought again; in the store itself only unfinished uploads are removed.
 """
 
 import os
@@ -21,13 +21,13 @@ from sid_schemas import WarehouseError
 from sid_warehouse import catalog, files, locks, origin, releases, retention, tags, unfinished
 from sid_warehouse.names import Ref
 from sid_warehouse.retention import Rules
-from sid_warehouse.stages import SCRATCH
+from sid_warehouse.stages import REFUSED, SCRATCH
 
 STAGE_DAYS = 7
 # Where files.writing makes folders.
 TEMPORARY = (
     "", "releases/*", "stages/*/*", "tags/*", "cards/*", "exports/*/*", "cache", "cache/*/*",
-    f"{SCRATCH}/*",
+    f"{SCRATCH}/*", f"{REFUSED}/*", "evaluations/*",
 )  # fmt: skip
 READ = "a reader holds it"
 IDENTITY = ("encoder", "weights", "precision", "device", "packages")
@@ -126,6 +126,7 @@ class _Search:
         self._stages()
         self._leftovers()
         self._scratch()
+        self._refused()
         if cache:
             self._caches()
         self._uploads()
@@ -195,6 +196,12 @@ class _Search:
             if (days := self._days(lock)) >= self.stage_days:
                 name = lock.relative_to(self.warehouse).as_posix()
                 self._add("leftover", name, lock, f"of a run {days:.0f} days ago")
+
+    def _refused(self) -> None:
+        for folder in sorted(self.warehouse.glob(f"{REFUSED}/*/[!.]*")):
+            if (days := self._days(folder)) >= self.stage_days:
+                name = folder.relative_to(self.warehouse).as_posix()
+                self._add("leftover", name, folder, f"rows of a release refused {days:.0f} days ago")
 
     def _caches(self) -> None:
         embeddings = [facts for record in self.staying for facts in record.get("embeddings", {}).values()]

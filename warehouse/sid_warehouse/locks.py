@@ -1,6 +1,7 @@
 """Who is at work on a warehouse. The kernel lets go of these locks when a process ends, however it ends.
 
     .lock          shared by runs and whatever else adds to a warehouse; gc takes it alone
+    .lock-DATASET  one run of a data set at a time
     .catalog-lock  one refresh of the catalog at a time
     tags/.lock     one move of a tag at a time
     release.json   shared by the readers of a release, which gc then leaves
@@ -12,9 +13,11 @@ the warehouse is mounted read-only. Where a file system has no locks, work goes 
 import errno
 import fcntl
 import os
+import socket
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,28 @@ def alone(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path, fcntl.LOCK_EX):
         yield
+
+
+@contextmanager
+def in_turn(path: Path, waits: Callable[[str], None]) -> Iterator[None]:
+    """Hold a lock file alone, and note in it who does. Where another has it, say so once and wait.
+
+    waits: told who has it, as that one noted. Unlike `alone` it is for what may take hours.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            _flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waits(os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process")
+            _flock(descriptor, fcntl.LOCK_EX)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}, since {now}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

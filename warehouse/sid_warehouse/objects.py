@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sid_schemas import MissingExtraError, WarehouseError
+from sid_schemas.errors import UnreachableError
 from sid_warehouse import files
 
 LOGGER = logging.getLogger("sidmill")
@@ -24,6 +25,7 @@ PART = 16 << 20  # bytes; two parts of a file are in flight, so this bounds memo
 MOST_PARTS = 10_000  # that S3 takes for one object
 REFUSED = ("PreconditionFailed", "412")
 ABSENT = ("NoSuchKey", "404")
+BUSY = ("SlowDown", "Throttling", "ThrottlingException", "RequestTimeout", "TooManyRequests", "429")
 
 
 class Objects:
@@ -137,14 +139,18 @@ class Objects:
 
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:
-        """Raise WarehouseError, in one line and without what the libraries say; local errors pass."""
+        """Raise WarehouseError, in one line and without what the libraries say; local errors pass.
+
+        UnreachableError where the network or the store is in trouble that may pass.
+        """
         self._store  # noqa: B018 (where it is not installed, there are no errors of its to catch)
         try:
             yield
         except _client_errors() as error:
             if isinstance(error, OSError) and _is_local(error):
                 raise
-            raise WarehouseError(f"{self}: {self._reason(error, key)}") from None
+            kind = UnreachableError if _may_pass(error) else WarehouseError
+            raise kind(f"{self}: {self._reason(error, key)}") from None
 
     def _reason(self, error: Exception, key: str) -> str:
         from botocore import exceptions as known
@@ -193,6 +199,18 @@ def _client_errors() -> tuple[type[Exception], ...]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     return (OSError, ValueError, BotoCoreError, ClientError, LostError)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Say whether the same may succeed later: the store was not reached, was busy, or failed by itself."""
+    from aiohttp import ClientError as LostError
+    from botocore import exceptions as known
+
+    if code := _code(error):
+        return code in BUSY or ((_status(error) or 0) >= 500 and code != "NotImplemented")
+    settings = (known.ProxyConnectionError, known.SSLError)  # no other attempt mends these
+    lost = (OSError, LostError, known.ConnectionError, known.HTTPClientError)
+    return isinstance(error, lost) and not isinstance(error, settings)
 
 
 def _is_local(error: OSError) -> bool:

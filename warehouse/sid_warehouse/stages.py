@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from sid_warehouse.names import check_member
 
 FORMAT = 1
 SCRATCH = "scratch"  # the warehouse's folder for <dataset>/<stage>-<key>-<shape>: what tasks give each other
+REFUSED = "refused"  # the warehouse's folder for <dataset>/<key>: failing rows of what its gates refused
 PACKAGES = (
     "sidmill", "numpy", "pyarrow", "duckdb", "scikit-learn", "faiss-cpu", "safetensors",
     "sentence-transformers", "transformers", "tokenizers", "torch", "model2vec", "onnxruntime", "pillow",
@@ -176,8 +178,9 @@ def _read(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
+@cache
 def package_versions() -> dict[str, str]:
-    """Give the installed versions of the packages that shape results."""
+    """Give the installed versions of the packages that shape results; looked up once, as it reads files."""
     versions = {}
     for name in PACKAGES:
         try:

@@ -21,6 +21,8 @@ class BPR(CollaborativeModel):
 
     iterations: passes over the events. The package steps without locks ("hogwild"), where the threads'
     timing decides the numbers; so it gets one thread here.
+
+    learning_rate: of each step. regularization: what draws factors towards zero.
     """
 
     iterations: int = 100

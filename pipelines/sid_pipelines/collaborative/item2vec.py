@@ -26,6 +26,9 @@ class Item2Vec(CollaborativeModel):
     pairs of a batch share `shared` draws, weighted to so many. subsample: events of items with more than
     about this many times the mean number of events are left out at random, anew each epoch; 0 for none.
     An epoch holds its pairs in memory: 2 x window x events, 8 bytes each.
+
+    smoothing: power of popularity by which negatives are drawn. shared: draws that the pairs of a batch
+    share. epochs: passes over the histories. learning_rate: of each step. batch_size: pairs of a step.
     """
 
     epochs: int = 5

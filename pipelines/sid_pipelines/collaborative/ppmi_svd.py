@@ -26,6 +26,8 @@ class PPMISVD(CollaborativeModel):
     many last events of a user count (0: all). shift: log of it is taken off, as if SGNS drew so many
     negatives. smoothing: power of the context's counts. power: of the singular values that scale the
     columns: 1 for U S, 0.5 for U sqrt(S), 0 for U.
+
+    longest: last events of a user that count, 0 for all.
     """
 
     window: int = 0

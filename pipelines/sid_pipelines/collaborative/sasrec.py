@@ -27,6 +27,9 @@ class SASRec(CollaborativeModel):
     epochs: at most; training ends where `patience` checks of one epoch in a row find no lower loss on a
     seeded tenth of the users' last train events, which are then no targets; 0 trains all epochs on all
     events. The vectors of the best check are kept. device: see lightgcn.py.
+
+    negatives: items drawn for each target, with "bce". patience: checks without a lower loss after which
+    training ends; 0 for all epochs on all events.
     """
 
     epochs: int = 30

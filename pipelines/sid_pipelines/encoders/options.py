@@ -19,6 +19,8 @@ class SentenceOptions:
     text, "truncate", or "chunks": windows of max_tokens each, their vectors averaged by token counts.
     normalize: to length 1. dims: Matryoshka truncation to the first numbers, 0 for all; then normalised
     again where normalize says so. precision: "auto" is bf16 where the machine computes in it, else fp32.
+
+    device: "auto" takes a GPU where there is one.
     """
 
     revision: str = ""
@@ -40,7 +42,10 @@ class SentenceOptions:
 
 @dataclass(frozen=True)
 class HashingOptions:
-    """Options of "hashing": words and letter n-grams, hashed. words, letters: the longest n-gram of each."""
+    """Options of "hashing": words and letter n-grams, hashed. words, letters: the longest n-gram of each.
+
+    dim: numbers of a vector.
+    """
 
     dim: int = 256
     words: int = 2
@@ -60,7 +65,10 @@ class HashingOptions:
 
 @dataclass(frozen=True)
 class TfidfOptions:
-    """Options of "tfidf-svd". dim: fewer where texts or words are fewer. min_df: texts a word must be in."""
+    """Options of "tfidf-svd". dim: fewer where texts or words are fewer. min_df: texts a word must be in.
+
+    words: the longest n-gram. seed: of the randomized SVD.
+    """
 
     dim: int = 256
     words: int = 2

@@ -29,6 +29,8 @@ class CFAlign(Trained):
     scale both sides to length 1 first. output: the projection alone, or "both": content (as it is given to
     P, with length 1) and the projection side by side, of which the projection has `share` of the squared
     length.
+
+    share: of the squared length that the projection has in "both".
     """
 
     name: ClassVar[str] = "cf-align"

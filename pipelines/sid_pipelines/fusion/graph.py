@@ -18,7 +18,7 @@ from sid_pipelines.fusion.inputs import Arrays, FitRows, Mask, Rows
 from sid_pipelines.fusion.trained import Trained
 from sid_schemas import DataError
 from sid_tokenizers.base import Vectors
-from sid_tokenizers.blocks import product
+from sid_tokenizers.products import product
 from sid_tokenizers.residual import unit_rows
 
 LEAK = np.float32(0.01)  # of the leaky ReLU, as torch has it

@@ -28,6 +28,9 @@ class PairsContrastive(Trained):
     the content as it was. epochs count passes over pairs. Collaborative inputs are refused.
 
     kinds: of the rows of `item_pairs` to learn from; all where none is named. temperature: of InfoNCE.
+
+    dim: first principal directions of content that are kept, 0 for all. hidden: units of the hidden
+    layer, 0 for a linear f.
     """
 
     name: ClassVar[str] = "pairs-contrastive"

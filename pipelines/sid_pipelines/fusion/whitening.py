@@ -12,7 +12,8 @@ import numpy.typing as npt
 from sid_pipelines.fusion.inputs import Arrays
 from sid_schemas import DataError
 from sid_tokenizers.base import Vectors
-from sid_tokenizers.blocks import one_core_products, over_blocks, product
+from sid_tokenizers.blocks import one_core_products, over_blocks
+from sid_tokenizers.products import product
 
 Kind = Literal["none", "scale", "pca", "zca"]
 KINDS = ("none", "scale", "pca", "zca")

@@ -34,6 +34,8 @@ class ImageOptions:
     the middle out, "stretch" squeezes the whole image. normalize: vectors of length 1. batch: images that are
     computed together, 8 on a CPU and 64 on a GPU where it is 0; a smaller rest is filled up. max_pixels,
     max_bytes: of an image and of its file, before it is decoded. seconds: after which one image is given up.
+
+    crop: share of the shorter side that is cut out. filter: how pixels are resized.
     """
 
     size: int = 0

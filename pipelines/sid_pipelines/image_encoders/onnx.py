@@ -21,7 +21,10 @@ CUDA = "CUDAExecutionProvider"
 
 @dataclass(frozen=True)
 class OnnxOptions(ImageOptions):
-    """Options of an .onnx file. output: the name of one, where the first of (batch, dim) is not meant."""
+    """Options of an .onnx file. output: the name of one, where the first of (batch, dim) is not meant.
+
+    device: "auto" takes a GPU where there is one.
+    """
 
     output: str = ""
     device: Literal["auto", "cpu", "cuda"] = "auto"

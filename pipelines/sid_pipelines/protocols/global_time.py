@@ -24,6 +24,8 @@ class GlobalTime(Protocol):
     before the first cut, else it is context. Then equal times may stand on both sides of a cut.
     Leaks no event of the future; the only protocol here of which that is true. But cleaning came before:
     which users and items survive the k-core and the bot filter was decided on all events.
+
+    ratios: shares of train, valid and test.
     """
 
     name = "global-time"

@@ -20,6 +20,8 @@ class UserHoldout(Protocol):
     This is strong generalization. fold_in: that share, at least one event and never all. A held-out user
     with a single event could be no target with a history, and trains. Leaks: train users' events may be
     later than a held-out user's targets.
+
+    ratios: shares of users that train, validate and test.
     """
 
     name = "user-holdout"
@@ -63,6 +65,8 @@ class ColdItems(Protocol):
 
     draw: "random", by a seeded hash of the item's id, or "time", the newest items by their first event.
     Only items with events are drawn. Leaks: the user's own later events on other items train.
+
+    ratios: shares of items that train, validate and test.
     """
 
     name = "cold-items"

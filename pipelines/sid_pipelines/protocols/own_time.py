@@ -18,6 +18,8 @@ class LeaveKOut(Protocol):
 
     Users with fewer than 2k + 1 events only train. Leaks: other users' train events may be later than a
     test target, so a model may learn from the future of the catalogue.
+
+    k: events of each user that test, and as many that validate.
     """
 
     name = "leave-k-out"
@@ -67,6 +69,8 @@ class PerUserRatio(Protocol):
 
     The first floor(n * train) events train, at least one; up to floor(n * (train + valid)) is validation,
     the rest test. Leaks: other users' later events; a random draw also the user's own later events.
+
+    ratios: shares of train, valid and test. draw: "time" takes them in order, "random" by the hash.
     """
 
     name = "per-user-ratio"
@@ -108,6 +112,8 @@ class Sessions(Protocol):
     apart. Sessions that stand between each other's events count as one, so that no session_id is ever
     divided. Users with fewer than 3 sessions only train. A session is one sample: all before it is its
     history, its first `next` events are the targets. Leaks: as leave-one-out does.
+
+    next: events of a session that are targets. gap_minutes: pause after which a new session begins.
     """
 
     name = "sessions"

@@ -46,7 +46,11 @@ def _told(name: str) -> str:
 
 @dataclass(frozen=True)
 class Steam(Source):
-    """Reviews and games of Steam, 2010 to 2018."""
+    """Reviews and games of Steam, 2010 to 2018.
+
+    user: what names a reviewer: "id", the user_id and the username where that is missing; or "name", the
+    username alone.
+    """
 
     kind: ClassVar[str] = "steam"
     title: ClassVar[str] = "Steam: steam_reviews.json, steam_games.json"

@@ -76,6 +76,8 @@ class AnyTable(Source):
     category_separator: of lists written as one text; "" for none. delimiter, quote, multiline, names,
     item_names: of CSV; quote "" where nothing is quoted; multiline where quoted values hold line ends; names,
     in order, where there is no header. files, item_files: which names of a folder or zip (`events*.csv`).
+
+    format: of all files; "auto" tells it by each file's name.
     """
 
     kind: ClassVar[str] = "table"

@@ -27,6 +27,8 @@ class HashDigit(Policy):
     The i-th item of a group gets (a + i * b) mod size, where a seeded 64-bit mix of the codes gives a, and b
     among the numbers without a common factor with size. seed: of that mix; new items must come with the
     seed and size of those taken. ActionPiece shuffles the buckets; this spreads the digits as evenly.
+
+    size: buckets, which is how many items may share their codes.
     """
 
     size: int = 128

@@ -37,6 +37,8 @@ class Capacity(Policy):
 
     Where codes have no order (pq, opq, fsq) the last piece of an SID moves first, then the one before;
     any other piece would be as legitimate.
+
+    capacity: items that may share one SID.
     """
 
     capacity: int = 4

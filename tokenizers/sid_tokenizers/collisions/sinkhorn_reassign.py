@@ -27,12 +27,15 @@ CELLS = 2**16  # plan entries worked on at a time (512 KB), so that they stay in
 class SinkhornReassign(Policy):
     """Up to `rounds` times every group of equal codes is coded again at the last level by Sinkhorn.
 
-    eps, iterations: of `sinkhorn`. A plan spreads a small group over all codes, so an item may land far
-    from its vector: expect a larger error than next-nearest's. Groups do not see each other within a
+    eps: how soft the plan is; the smaller, the nearer to the nearest codes. iterations: how often rows and
+    columns of the plan are scaled in turn. A plan spreads a small group over all codes, so an item may land
+    far from its vector: expect a larger error than next-nearest's. Groups do not see each other within a
     round, nor a single item beside a taken SID: that is left to the end.
 
     Where codes have no order (pq, opq, fsq) it is the last piece that is coded again, and what is left to
     the end moves the piece before it where need be; any other piece would be as legitimate.
+
+    rounds: how often the colliding groups are coded again, at most.
     """
 
     rounds: int = 20

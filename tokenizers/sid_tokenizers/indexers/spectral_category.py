@@ -24,8 +24,9 @@ ORDERS = ("category-first", "cid-first")
 class SpectralCategory(Spectral):
     """Hybrid IDs: tokens of categories and of spectral clusters, then the item's last token.
 
-    order: "category-first" or "cid-first". drop_root, max_depth: of the categories, see CategoryPath. All
-    others are Spectral's; a last token is counted within all that stands before it.
+    order: "category-first" or "cid-first". drop_root: leave out the first category, as
+    Amazon's, which every item has. max_depth: how many categories of a path count. Both are as of
+    CategoryPath. All others are Spectral's; a last token is counted within all that stands before it.
 
     HID of "How to Index Item IDs" [C for the parts and both orders]. The last token ends the ID in both
     orders [D], where the paper's CID brings its own along: no ID begins another, and none is longer for it.

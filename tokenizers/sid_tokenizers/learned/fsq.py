@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from sid_schemas import DataError
 from sid_tokenizers.base import Codes, Tokenizer, Vectors, Weights, check_enough, check_vectors
-from sid_tokenizers.blocks import over_blocks, product
+from sid_tokenizers.blocks import over_blocks
 from sid_tokenizers.catalogue import Catalogue
 from sid_tokenizers.learned.fsq_decoder import decode_slices
+from sid_tokenizers.products import product
 from sid_tokenizers.residual import check_at_least, check_levels
 from sid_tokenizers.scheme import Traits
 

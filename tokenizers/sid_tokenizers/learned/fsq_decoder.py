@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from sid_tokenizers.base import Vectors
-from sid_tokenizers.blocks import product
+from sid_tokenizers.products import product
 
 LAYERS = 2
 MAX_HEADS = 8

@@ -43,6 +43,9 @@ class MoEPQ(CodebookTokenizer):
     Known from secondary text alone [S]: experts, gate and the kinds of losses. Ours [D]: their form and
     weights, all sizes, start and return of codes, the rule of `decode`. Orthogonality is of outputs over a
     batch, not of codebooks: codebooks at right angles may still say the same.
+
+    orthogonality: weight of how far columns of two experts' outputs correlate. load_balance: weight of
+    how uneven the gate is.
     """
 
     name: ClassVar[str] = "moe-pq"

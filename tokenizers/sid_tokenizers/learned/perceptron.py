@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sid_tokenizers.base import Vectors, Weights
-from sid_tokenizers.blocks import over_blocks, product
+from sid_tokenizers.blocks import over_blocks
+from sid_tokenizers.products import product
 from sid_tokenizers.residual import ResidualTokenizer, unit_rows
 
 InputScaling = Literal["none", "scale", "batchnorm-l2"]

@@ -50,6 +50,8 @@ class PRISM(ResidualTokenizer):
     evenly, as gates shall be. No codes in the warm-up; fewer epochs at a
     higher rate, and so a decay of 0.9 (500, 1e-4, 0.99). Left out: dropout, level classifiers (the anchors
     do their part), the anchors' running assignment and scaling by entropy, ramps of weights.
+
+    phase1_epochs: the first epochs with codes, in which anchors count and balance does not.
     """
 
     name: ClassVar[str] = "prism"

@@ -96,6 +96,8 @@ class RQVAE(ResidualAutoencoder):
     and `history_`. The same seed gives the same codes on the same machine and version of torch, however
     many cores there are; another processor may round otherwise, and training grows the difference.
     Balance and uniqueness hold on the fit rows; a new row gets the nearest codes, whatever they are.
+
+    preset: whose settings to start from, as above.
     """
 
     name: ClassVar[str] = "rq-vae"

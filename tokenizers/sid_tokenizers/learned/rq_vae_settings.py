@@ -30,6 +30,11 @@ class Settings:
     the check with fewest collisions, then least loss, is kept. At each check restart_dead moves unused
     codes to far residuals, and refit_steps Lloyd's steps, balanced with Sinkhorn epsilon `balance` (0:
     not), move codes to the means of their residuals.
+
+    batch_size: rows of a step. learning_rate, weight_decay: of the optimizer. optimizer: which one.
+    schedule: how the rate goes on after its rise. kmeans_rows: latents that the first codes are made
+    from, 0 for all. restart_dead: at each check, move unused codes to far residuals. refit_steps: Lloyd's
+    steps at each check. balance: Sinkhorn epsilon of those steps, 0 for none.
     """
 
     hidden: tuple[int, ...]

@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from sid_schemas import DataError
 from sid_tokenizers.base import Codes, Vectors, Weights, check_enough, check_vectors
-from sid_tokenizers.blocks import over_blocks, product
+from sid_tokenizers.blocks import over_blocks
 from sid_tokenizers.catalogue import Catalogue
 from sid_tokenizers.clusters import squared_distances
 from sid_tokenizers.learned.perceptron import Scaling
 from sid_tokenizers.learned.rq_vae import ResidualAutoencoder
 from sid_tokenizers.learned.rq_vae_settings import Settings
+from sid_tokenizers.products import product
 from sid_tokenizers.residual import check_at_least
 from sid_tokenizers.scheme import Traits
 

@@ -31,8 +31,10 @@ RL = pa.schema([*TRACE, *OWN["verl"]])
 
 
 class GreamSettings(Worded):
-    """name: of the data set in file names, empty for the release's. templates, tasks, seed, leakage: as in
-    `sft`.
+    """name: of the data set in file names, empty for the release's. tasks: with commas between, empty for
+    GREAM's own. seed: of the choice among templates. leakage: what becomes of examples whose prompt gives the
+    answer away or whose target is held out: the export is refused, they are dropped, or they are written and
+    only reported.
 
     epochs: how often every example stands in the conversations, each time in other words; `transform.py` cuts
     them in three parts. val_samples: of the valid split, drawn by hash, 0 for all.

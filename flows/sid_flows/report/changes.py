@@ -4,10 +4,9 @@
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from html import escape
 from typing import Any
 
-from sid_flows.markup import bar, code, table
+from sid_flows.report.markup import bar, code, details, paragraph, percent, section, sentence, table
 
 HEADLINES = (  # beginnings of the metrics shown; the others are in the JSON
     "collisions.after.",
@@ -21,11 +20,10 @@ HEADLINES = (  # beginnings of the metrics shown; the others are in the JSON
 SQUARED = "squared_error"  # said by relative_error better
 
 
-def changes(diff: Mapping[str, Any]) -> list[str]:
-    """Give the section "Changes since" for what `sid_warehouse.diff.compare` found, as pieces of HTML."""
+def changes(diff: Mapping[str, Any]) -> str:
+    """Give the section "Changes since" for what `sid_warehouse.diff.compare` found, as HTML."""
     moved = diff["sids"]["examples"]
-    page = [f"<h2>Changes since {escape(diff['a']['ref'])}</h2>"]
-    page += [f"<p>{escape(sentence)}</p>" for sentence in verdicts(diff)]
+    page = [paragraph(one) for one in verdicts(diff)]
     page += [
         table(["", "before", "after", "kept", "added", "removed", "renumbered"], counted(diff)),
         table(["SIDs of items kept", "changed", "share"], _with_bars(churn_rows(diff["sids"]))),
@@ -37,11 +35,8 @@ def changes(diff: Mapping[str, Any]) -> list[str]:
         page.append(table(["samples", *columns], samples(diff)))
     if moved:
         rows = [[one["item_id"], one["title"], code(one["a"]), code(one["b"])] for one in moved]
-        page += [
-            f"<details><summary>{len(moved):,} of {diff['sids']['moved']:,} items that moved</summary>",
-            table(["item", "title", "before", "after"], rows),
-            "</details>",
-        ]
+        listed = table(["item", "title", "before", "after"], rows)
+        page.append(details(f"{len(moved):,} of {diff['sids']['moved']:,} items that moved", [listed]))
     for title, differing in (("Recipe", diff["recipe"]), ("Made of", diff["hashes"])):
         if differing:
             rows = [[one["name"], one["a"], one["b"]] for one in differing]
@@ -50,17 +45,26 @@ def changes(diff: Mapping[str, Any]) -> list[str]:
     if shown:
         page.append(table(["metric", "before", "after", "difference"], shown))
     if left:
-        page.append(f'<p class="soft">{left:,} more metrics changed; see metrics.json of both.</p>')
-    return page
+        page.append(paragraph(f"{left:,} more metrics changed; see metrics.json of both.", "soft"))
+    return section(
+        "changes",
+        f"Changes since {diff['a']['ref']}",
+        "What a model that was trained on the earlier release would find changed.",
+        page,
+        good="after an append no SID moved and the test set is frozen; after a retokenize few SIDs moved.",
+    )
 
 
-def churn(found: Mapping[str, Any]) -> list[str]:
+def churn(found: Mapping[str, Any]) -> str:
     """Give the section on how many IDs a retokenize moved, with and without matched labels, as HTML."""
-    return [
-        "<h2>Churn</h2>",
-        f"<p>{escape(_sentence(found['says']))}</p>",
-        table(["items whose ... changed", "labels matched", "not matched"], both_churns(found)),
-    ]
+    rows = both_churns(found)
+    return section(
+        "churn",
+        "Churn",
+        sentence(found["says"]),
+        [table(["items whose ... changed", "labels matched", "not matched"], rows)],
+        good="matching keeps many more IDs than not matching does.",
+    )
 
 
 def both_churns(found: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -77,7 +81,7 @@ def verdicts(diff: Mapping[str, Any]) -> Iterator[str]:
             f"{diff['token_ids_moved']:,} items keep their SID but have other token ids: a model trained on "
             "the earlier release would silently read other items."
         )
-    yield from map(_sentence, diff["notes"])
+    yield from map(sentence, diff["notes"])
     sids, test = diff["sids"], diff["samples"].get("test")
     if sids["moved"]:
         yield f"{sids['moved']:,} of {sids['kept']:,} items in both moved to another SID."
@@ -126,15 +130,6 @@ def headlines(diff: Mapping[str, Any]) -> tuple[list[list[Any]], int]:
     ]
     rows = [[one["name"], one["a"], one["b"], one["difference"]] for one in told]
     return rows, len(diff["metrics"]) - len(rows)
-
-
-def percent(share: float | None) -> str:
-    """Give a share as people read it."""
-    return "none" if share is None else f"{share:.1%}"
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
 
 
 def _with_bars(rows: Iterable[Sequence[Any]]) -> Iterator[list[Any]]:
