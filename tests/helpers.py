@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -79,6 +80,11 @@ def inside(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[s
     if check and status:
         raise AssertionError(f"{arguments} gave {status}:\n{printed.getvalue()}\n{complained.getvalue()}")
     return subprocess.CompletedProcess(arguments, status, printed.getvalue(), complained.getvalue())
+
+
+def hear_the_signal() -> None:
+    """Let Ctrl-C reach a child, before its program starts: a job in the background inherits it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def environment() -> dict[str, str]:

@@ -19,6 +19,7 @@ from helpers import (
     ROOT,
     Run,
     environment,
+    hear_the_signal,
     inside,
     more_dump,
     quickly,
@@ -265,14 +266,20 @@ def test_a_warehouse_in_a_store_is_completed_from_its_copies_alone(
 def test_ctrl_c_ends_a_query_that_is_under_way(small: Run) -> None:
     query = "select count(*) from range(100000000000) as t(i) where sqrt(i) > 3"
     command = [sys.executable, "-m", "sidmill", "sql", query, "-w", str(small.plan.warehouse)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as run:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, env=environment(), preexec_fn=hear_the_signal
+    ) as run:
         spent = 0.0
         while spent < 4 and run.poll() is None:  # seconds at work: all imported, and the query under way
             time.sleep(0.2)
             stat = Path(f"/proc/{run.pid}/stat").read_text().rpartition(")")[2].split()
             spent = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
         run.send_signal(signal.SIGINT)
-        out, said = run.communicate(timeout=60)
+        try:
+            out, said = run.communicate(timeout=60)
+        finally:
+            run.kill()
     assert (run.returncode, out) == (130, b"")
     assert said.startswith(b"sidmill: stopped; ")
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import EXAMPLE, Run, environment, quickly, run_chain, sidmill
+from helpers import EXAMPLE, Run, environment, hear_the_signal, quickly, run_chain, sidmill
 
 from sid_pipelines.chain import STEPS
 from sid_warehouse.reader import Warehouse
@@ -161,10 +161,6 @@ def test_a_run_killed_in_the_middle_goes_on_where_it_stopped(tmp_path: Path, bui
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path, number: signal.Signals, code: int) -> None:
     command = [sys.executable, "-m", "sidmill", "run", str(EXAMPLE), "--warehouse", str(tmp_path)]
     pipe = subprocess.PIPE
-
-    def hear_the_signal() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored, and inherited so, in a background job
-
     running = subprocess.Popen(
         command, stdout=pipe, stderr=pipe, env=environment(), text=True, preexec_fn=hear_the_signal
     )

@@ -1,6 +1,7 @@
 """What identifies items beside codes, through the chain: paths, numbers, text, soft codes, several SIDs."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -148,22 +149,25 @@ SPOILT = [
 
 @pytest.mark.parametrize(("role", "table", "change", "check"), SPOILT, ids=[one[3] for one in SPOILT])
 def test_gates_see_what_is_wrong_beside_sids(
-    behaviour: Run, role: str, table: str, change: Any, check: str
+    behaviour: Run, role: str, table: str, change: Any, check: str, tmp_path: Path
 ) -> None:
     spoilt = tampered(behaviour, role, table, change)
+    draft: Any = _Draft(behaviour, tmp_path)
     planned = next(one for one in behaviour.plan.stages if one.label == "gates")
     with pytest.raises(GateRefusedError, match=check.replace(".", r"\.")):
         planned.stage.run(
-            gates.Work(planned.params, planned.inputs(spoilt), _Draft(behaviour), gates_resources(), _quiet)  # type: ignore[arg-type]
+            gates.Work(planned.params, planned.inputs(spoilt), draft, gates_resources(), _quiet)
         )
+    assert (tmp_path / "refused" / "guides" / "key" / "refusal.json").is_file()
 
 
 class _Draft:
-    """A place to spill into, which is all that gates need before they refuse."""
+    """A place to spill into and one for failing rows, which is all that gates need to refuse."""
 
-    def __init__(self, run: Run) -> None:
-        self.folder = run.plan.warehouse
+    def __init__(self, run: Run, warehouse: Path) -> None:
         self.spill = run.plan.warehouse / "spill"
+        self.store = SimpleNamespace(warehouse=warehouse, dataset="guides")
+        self.key = "key"
 
 
 def gates_resources() -> Any:

@@ -288,13 +288,17 @@ def test_a_signal_ends_a_command_with_the_one_to_go_on_with(
     command = ["append", str(recipe), "--warehouse", str(tmp_path / "a b")]
     monkeypatch.setattr(sys, "argv", ["sidmill", *command])
     before = signal.getsignal(signal.SIGTERM)
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 
     def plan_append(*given: Any) -> None:
         signal.raise_signal(number)
         time.sleep(5)
 
     monkeypatch.setattr("sidmill.commands.append.plan_append", plan_append)
-    done = CliRunner().invoke(app, command)
+    try:
+        done = CliRunner().invoke(app, command)
+    finally:
+        signal.signal(signal.SIGINT, heard)
     assert isinstance(done.exception, running.StoppedError)
     assert done.exception.exit_code == code
     again = str(done.exception).removeprefix("stopped; finished stages are kept, go on with: ")

@@ -266,7 +266,7 @@ def test_numbers_stand_in_tables_too(example: Run, read: Read) -> None:
     assert all(name in read.text for name in checks)
     seconds = next(row for row in read.rows if row and row[0] == "tokenize")[3]
     assert seconds == f"{example.release.record['stages']['tokenize']['seconds']:,.1f}"
-    words = read.text.split("The IDs are good")
+    words = read.text.split("The IDs are sound")
     assert len(words) == 2
     assert read.row("✓")  # and so on, each with what good looks like
 

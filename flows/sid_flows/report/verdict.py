@@ -1,4 +1,4 @@
-"""The headline: whether the new IDs are good, point by point, each with what good looks like.
+"""The headline: whether the new IDs are sound, point by point, each with what good looks like.
 
 Nothing is hidden in a score. A point is "look" where it crosses a rule of thumb of this file; what must hold
 was judged by the gates before.
@@ -19,6 +19,9 @@ HELD_OUT, FEW = 1.5, 50  # error of held-out items over that of fitted ones; few
 LIFT = 5.0  # overlap of neighbours over that of chance, at least; of fewer than SMALL items it says little
 SMALL = 200
 REJECTED = 0.01  # share of raw records
+SOUND = (
+    "No point below stands out. What a recommender makes of these IDs, <code>sidmill evaluate</code> says."
+)
 MARKS = {"good": "\u2713", "look": "!", "bad": "\u2717", "told": "\u00b7"}
 
 
@@ -38,7 +41,7 @@ def verdict(tables: Tables, changes: Mapping[str, Any] | None) -> str:
     points = list(points_of(tables, changes))
     state, says = judged(points)
     named = [f'<a href="#{one.to}">{escape(one.what)}</a>' for one in points if one.state in ("look", "bad")]
-    more = f"<p>{', '.join(named)}.</p>" if named else "<p>No point below stands out.</p>"
+    more = f"<p>{', '.join(named)}.</p>" if named else f"<p>{SOUND}</p>"
     rows = [
         [
             Markup(f'<span class="mark is-{one.state}" title="{one.state}">{MARKS[one.state]}</span>'),
@@ -65,7 +68,7 @@ def judged(points: list[Point]) -> tuple[str, str]:
             "look",
             f"Good where {_points(look)} {'does' if look == 1 else 'do'} not matter to you: look first",
         )
-    return "good", "The IDs are good"
+    return "good", "The IDs are sound"
 
 
 def points_of(tables: Tables, changes: Mapping[str, Any] | None) -> Iterator[Point]:
