@@ -137,6 +137,7 @@ def server() -> Iterator[tuple[Gate, str]]:
     yield gate, f"http://127.0.0.1:{serving.server_port}"
     serving.shutdown()
     thread.join()
+    S3FileSystem.clear_instance_cache()  # or another module's server would be looked for where this one was
 
 
 @pytest.fixture
